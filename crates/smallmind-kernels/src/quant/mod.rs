@@ -1,0 +1,1 @@
+//! Block formats: the reference dequantizer and quantizer of every type.
