@@ -1,7 +1,27 @@
-//! Arithmetic on slices. A kernel reads and writes the slices it was given; it allocates nothing, does no I/O
-//! and looks at no clock.
+//! Arithmetic on slices. A kernel reads and writes the slices it was given; it allocates nothing, does no I/O and looks
+//! at no clock.
+//!
+//! - [`dtype`], [`quant`], [`half`]: the stored element types and their reference conversions
+//! - [`matmul`]: packed weights and the one product, C = A · Bᵀ
+//! - [`attention`] and the entries of [`Kernels`]: the other operations of a transformer
+//! - [`threads`]: the pool, the only place of the engine that creates threads
+//! - `isa`: the instruction sets; [`kernels`] chooses one table of functions once
 
+mod aligned;
 pub mod dtype;
+pub mod half;
+mod isa;
+pub mod matmul;
+mod ops;
 pub mod quant;
+mod table;
+pub mod threads;
 
+/// What a caller of the attention kernels needs to know: page layout and task types.
+pub mod attention {
+    pub use crate::ops::attention::{PAGE, PageMut, PageRef, PageTask, Partial, padded, page_len};
+}
+
+pub use aligned::ALIGN;
 pub use dtype::DType;
+pub use table::{Kernels, UnknownIsa, available, kernels};

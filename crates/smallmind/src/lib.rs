@@ -1,1 +1,23 @@
-//! Being built.
+//! A language-model runtime for CPUs: load a model, prefill a prompt, decode tokens, sample.
+//!
+//! This library opens no socket, prints nothing and never exits.
+
+mod error;
+mod kv;
+pub mod model;
+mod perplexity;
+pub mod profile;
+pub mod sample;
+mod session;
+
+pub use error::{Error, Result};
+pub use kv::{KvCache, KvPrecision};
+pub use model::{Config, LoadOptions, Model, default_threads};
+pub use perplexity::{Perplexity, perplexity};
+pub use sample::{SamplingParams, TokenLogprob};
+pub use session::{
+    CancelToken, Finish, GenerateOptions, Generation, Piece, Session, SessionOptions, Timings, Token,
+    TokenStream,
+};
+pub use smallmind_formats::{FormatError, Gguf, Value};
+pub use smallmind_text::{ChatTemplate, Encode, Message, RenderOptions, TextError, Tokenizer};

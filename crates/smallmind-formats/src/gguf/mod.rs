@@ -1,0 +1,126 @@
+//! GGUF version 2 and 3 (the `gguf` specification of the ggml project): the opened file. Everything structural is
+//! checked here before a caller sees a value; what the values mean is the engine's business.
+
+mod header;
+mod metadata;
+mod tensors;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use metadata::Metadata;
+pub use tensors::TensorInfo;
+pub use value::{Array, ByteStrings, Text, Value, ValueType};
+
+pub(crate) use header::{ALIGNMENT_KEY, DEFAULT_ALIGNMENT, MAGIC, check_alignment, check_key};
+pub(crate) use tensors::{MAX_DIMS, check_name};
+
+use crate::error::FormatError;
+use crate::map::Map;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An opened GGUF file: its metadata, its tensors' descriptions, and their bytes as slices of the map.
+///
+/// ```
+/// use smallmind_formats::{Gguf, write::GgufWriter};
+/// use smallmind_kernels::dtype::DType;
+/// let mut writer = GgufWriter::new();
+/// writer.set_str("general.architecture", "llama");
+/// writer.add_tensor("ones", DType::F32, &[2], [1f32, 1.0].map(f32::to_le_bytes).concat());
+/// let file = Gguf::from_bytes("example", writer.to_bytes()?)?;
+/// assert_eq!(file.metadata().require_str("general.architecture")?, "llama");
+/// let ones = file.tensor("ones").expect("just written");
+/// assert_eq!(file.data(ones), [0, 0, 0x80, 0x3f, 0, 0, 0x80, 0x3f]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Gguf {
+    map: Arc<Map>,
+    path: Arc<Path>,
+    version: u32,
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    /// Indices into `tensors`, sorted by name.
+    by_name: Vec<usize>,
+}
+
+impl Gguf {
+    /// Maps a file and checks its whole header: after this no read of metadata or of tensor bytes can go wrong.
+    ///
+    /// The file must stay as it is while it is open: another process that cuts it short ends this one (SIGBUS), and
+    /// one that rewrites it in place changes the weights. Replacing it by a rename is harmless.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not GGUF version 2 or 3 in little-endian order, is cut short, is one part of a
+    /// split model, or has any structural fault. The sentence names the key or tensor at fault.
+    pub fn open(path: &Path) -> Result<Gguf, FormatError> {
+        Gguf::parse(Map::open(path)?, path)
+    }
+
+    /// The same for bytes in memory; `name` takes the path's place in errors.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`].
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Gguf, FormatError> {
+        Gguf::parse(Map::from_bytes(bytes), Path::new(name))
+    }
+
+    fn parse(map: Map, path: &Path) -> Result<Gguf, FormatError> {
+        let (map, path) = (Arc::new(map), Arc::<Path>::from(path));
+        let header = header::parse(&map, &path)?;
+        let by_name = tensors::index_by_name(&path, &header.tensors)?;
+        Ok(Gguf {
+            map,
+            path,
+            version: header.version,
+            metadata: header.metadata,
+            tensors: header.tensors,
+            by_name,
+        })
+    }
+
+    /// The path (or name) it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The format's version: 2 or 3 (which differ in nothing we read).
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Length of the file in bytes.
+    pub fn file_len(&self) -> u64 {
+        self.map.bytes().len() as u64
+    }
+
+    /// The keys and values.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The tensors in the order of the file. There is at least one.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensor of that exact name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        let found = |i: &usize| self.tensors.get(*i).map_or("", |t| t.name.as_str()).cmp(name);
+        let at = self.by_name.binary_search_by(found).ok()?;
+        self.by_name.get(at).and_then(|i| self.tensors.get(*i))
+    }
+
+    /// The stored bytes of one of this file's tensors: [`TensorInfo::bytes`] of them, at an address that is a
+    /// multiple of 8. (A tensor of another file gets whatever lies there, or nothing.)
+    pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
+        self.map.get(tensor.range())
+    }
+
+    /// Gives the resident memory of a tensor's whole pages back to the system; reading it again fetches it from the
+    /// file. Worth it once a tensor has been repacked. Does nothing for bytes that were never a file.
+    pub fn release(&self, tensor: &TensorInfo) {
+        self.map.release(tensor.range());
+    }
+}

@@ -1,0 +1,8 @@
+//! Writing: whole files that are either complete or absent, and GGUF files of given metadata and tensors. May not
+//! leave a half-written file under its final name.
+
+mod gguf;
+mod whole_file;
+
+pub use gguf::GgufWriter;
+pub use whole_file::WholeFile;

@@ -1,0 +1,215 @@
+//! AVX-512 with VNNI: one 512-bit register is the whole virtual vector.
+#![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
+
+use std::arch::x86_64::*;
+
+use super::Isa;
+
+/// Proof of AVX-512 F, BW, VL, DQ and VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The value again, for a function that only a holder of the proof can reach.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        Self(())
+    }
+
+    pub(crate) fn detect() -> Option<Self> {
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("fma"))
+        .then_some(Self(()))
+    }
+}
+
+impl Isa for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+    type B = __m512i;
+
+    const NAME: &'static str = "avx512";
+    const BIAS: i32 = 128;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, a: __m512, out: &mut [f32; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), a) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; 16]) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn store_f16(self, a: __m512, out: &mut [u16; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_cvtps_ph::<0>(a)) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; 16]) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
+                x.as_ptr().cast(),
+            ))))
+        }
+    }
+    #[inline(always)]
+    fn to_f32(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    fn to_i32(self, a: __m512) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_cvtps_epi32(a) }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_castsi512_ps(a) }
+    }
+    #[inline(always)]
+    fn isplat(self, x: i32) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn istore(self, a: __m512i, out: &mut [i32; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
+    }
+    #[inline(always)]
+    fn iadd(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn imul(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn ishl<const N: u32>(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_slli_epi32::<N>(a) }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 16]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; 16]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn bload(self, x: &[u8; 64]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn bsplat(self, x: u8) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_set1_epi8(x.cast_signed()) }
+    }
+    #[inline(always)]
+    fn band(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn bor(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn bshl<const N: u32>(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_slli_epi16::<N>(a) }
+    }
+    #[inline(always)]
+    fn bshr<const N: u32>(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_srli_epi16::<N>(a) }
+    }
+    #[inline(always)]
+    fn dot_u7(self, acc: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))))
+        }
+    }
+    #[inline(always)]
+    fn dot_i8(self, acc: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let unsigned = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+            _mm512_dpbusd_epi32(
+                acc,
+                unsigned,
+                _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))),
+            )
+        }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a prefetch is a hint and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

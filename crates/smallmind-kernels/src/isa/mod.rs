@@ -1,0 +1,115 @@
+//! The instruction sets, as values. `trait Isa` is a virtual vector machine of 16 `f32` lanes (and 64 bytes);
+//! every kernel body is written once against it, so the order of every sum is the same on every machine.
+//!
+//! A value of an ISA type is the proof that this CPU has the instructions: only `detect` makes one. Leaves
+//! take array references, so lengths are in the types. Nothing here knows what a model is.
+
+pub(crate) mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+
+/// Lanes of the virtual vector.
+pub(crate) const LANES: usize = 16;
+
+/// The leaf operations. All float operations are IEEE 754 single precision, rounded to nearest even, and
+/// `fma` rounds once: the same inputs give the same bits on every implementation (NaN payloads excepted).
+pub(crate) trait Isa: Copy + 'static {
+    /// 16 × f32.
+    type F: Copy;
+    /// 16 × i32.
+    type I: Copy;
+    /// 64 bytes.
+    type B: Copy;
+
+    /// What `SMALLMIND_ISA` calls it.
+    const NAME: &'static str;
+    /// [`Isa::dot_i8`] adds `Σ (w + BIAS) · x`: 128 where the hardware multiplies unsigned by signed bytes.
+    const BIAS: i32;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &[f32; 16]) -> Self::F;
+    fn store(self, a: Self::F, out: &mut [f32; 16]);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a · b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// IEEE half precision to f32 (exact).
+    fn load_f16(self, x: &[u16; 16]) -> Self::F;
+    /// f32 to IEEE half precision, to nearest even.
+    fn store_f16(self, a: Self::F, out: &mut [u16; 16]);
+    /// bfloat16 to f32 (exact).
+    fn load_bf16(self, x: &[u16; 16]) -> Self::F;
+
+    /// i32 to f32, to nearest even.
+    fn to_f32(self, a: Self::I) -> Self::F;
+    /// f32 to i32, to nearest even. Only for |a| < 2³¹.
+    fn to_i32(self, a: Self::F) -> Self::I;
+    /// The bits as they are.
+    fn from_bits(self, a: Self::I) -> Self::F;
+
+    fn isplat(self, x: i32) -> Self::I;
+    fn istore(self, a: Self::I, out: &mut [i32; 16]);
+    fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The low 32 bits of the product.
+    fn imul(self, a: Self::I, b: Self::I) -> Self::I;
+    fn ishl<const N: u32>(self, a: Self::I) -> Self::I;
+    fn load_i8(self, x: &[i8; 16]) -> Self::I;
+    fn load_u8(self, x: &[u8; 16]) -> Self::I;
+
+    fn bload(self, x: &[u8; 64]) -> Self::B;
+    fn bsplat(self, x: u8) -> Self::B;
+    fn band(self, a: Self::B, b: Self::B) -> Self::B;
+    fn bor(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Shifts 16-bit lanes left: mask the bits that cross bytes away.
+    fn bshl<const N: u32>(self, a: Self::B) -> Self::B;
+    /// Shifts 16-bit lanes right: mask the bits that cross bytes away.
+    fn bshr<const N: u32>(self, a: Self::B) -> Self::B;
+
+    /// `acc[r] + Σ_{i<4} w[4r+i] · x[i]`, exact. Contract: every byte of `w` is at most 127 (unsigned) and
+    /// every `x` at least -127, so that no intermediate 16-bit sum saturates on any ISA.
+    fn dot_u7(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
+    /// `acc[r] + Σ_{i<4} (w[4r+i] + BIAS) · x[i]`, exact, `w` signed. Contract: every `x` at least -127.
+    fn dot_i8(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
+
+    /// Asks for the cache line at `p`, which may lie anywhere: a hint that never faults.
+    fn prefetch(self, p: *const u8);
+}
+
+/// The sum of the 16 lanes in the one order that every kernel uses: halves folded onto each other.
+#[inline(always)]
+pub(crate) fn sum<I: Isa>(isa: I, a: I::F) -> f32 {
+    let mut t = [0.0f32; LANES];
+    isa.store(a, &mut t);
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            t[i] += t[i + width];
+        }
+        width /= 2;
+    }
+    t[0]
+}
+
+/// The largest of the 16 lanes.
+#[inline(always)]
+pub(crate) fn max_lane<I: Isa>(isa: I, a: I::F) -> f32 {
+    let mut t = [0.0f32; LANES];
+    isa.store(a, &mut t);
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            t[i] = if t[i] > t[i + width] { t[i] } else { t[i + width] };
+        }
+        width /= 2;
+    }
+    t[0]
+}

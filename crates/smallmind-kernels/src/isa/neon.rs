@@ -1,0 +1,290 @@
+//! NEON of every AArch64 CPU: four 128-bit registers are the virtual vector.
+//!
+//! The byte dot product widens and adds in pairs, which every AArch64 has; `sdot` and `i8mm` are a later leaf.
+#![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
+
+use std::arch::aarch64::*;
+
+use super::Isa;
+use crate::half;
+
+/// Proof of NEON.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon(());
+
+impl Neon {
+    /// The value again, for a function that only a holder of the proof can reach.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        Self(())
+    }
+
+    pub(crate) fn detect() -> Option<Self> {
+        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+    }
+}
+
+type F = [float32x4_t; 4];
+type I = [int32x4_t; 4];
+type B = [uint8x16_t; 4];
+
+impl Isa for Neon {
+    type F = F;
+    type I = I;
+    type B = B;
+
+    const NAME: &'static str = "neon";
+    const BIAS: i32 = 0;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vdupq_n_f32(x); 4] }
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; 16]) -> F {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = x.as_ptr();
+            [vld1q_f32(p.add(0)), vld1q_f32(p.add(4)), vld1q_f32(p.add(8)), vld1q_f32(p.add(12))]
+        }
+    }
+    #[inline(always)]
+    fn store(self, a: F, out: &mut [f32; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = out.as_mut_ptr();
+            vst1q_f32(p.add(0), a[0]);
+            vst1q_f32(p.add(4), a[1]);
+            vst1q_f32(p.add(8), a[2]);
+            vst1q_f32(p.add(12), a[3]);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vaddq_f32(a[0], b[0]), vaddq_f32(a[1], b[1]), vaddq_f32(a[2], b[2]), vaddq_f32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vsubq_f32(a[0], b[0]), vsubq_f32(a[1], b[1]), vsubq_f32(a[2], b[2]), vsubq_f32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vmulq_f32(a[0], b[0]), vmulq_f32(a[1], b[1]), vmulq_f32(a[2], b[2]), vmulq_f32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vdivq_f32(a[0], b[0]), vdivq_f32(a[1], b[1]), vdivq_f32(a[2], b[2]), vdivq_f32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn fma(self, a: F, b: F, c: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [
+                vfmaq_f32(c[0], a[0], b[0]),
+                vfmaq_f32(c[1], a[1], b[1]),
+                vfmaq_f32(c[2], a[2], b[2]),
+                vfmaq_f32(c[3], a[3], b[3]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vmaxq_f32(a[0], b[0]), vmaxq_f32(a[1], b[1]), vmaxq_f32(a[2], b[2]), vmaxq_f32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vminq_f32(a[0], b[0]), vminq_f32(a[1], b[1]), vminq_f32(a[2], b[2]), vminq_f32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; 16]) -> F {
+        self.load(&x.map(half::f16_to_f32))
+    }
+    #[inline(always)]
+    fn store_f16(self, a: F, out: &mut [u16; 16]) {
+        let mut t = [0.0; 16];
+        self.store(a, &mut t);
+        *out = t.map(half::f32_to_f16);
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; 16]) -> F {
+        self.load(&x.map(half::bf16_to_f32))
+    }
+    #[inline(always)]
+    fn to_f32(self, a: I) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vcvtq_f32_s32(a[0]), vcvtq_f32_s32(a[1]), vcvtq_f32_s32(a[2]), vcvtq_f32_s32(a[3])] }
+    }
+    #[inline(always)]
+    fn to_i32(self, a: F) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vcvtnq_s32_f32(a[0]), vcvtnq_s32_f32(a[1]), vcvtnq_s32_f32(a[2]), vcvtnq_s32_f32(a[3])] }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: I) -> F {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [
+                vreinterpretq_f32_s32(a[0]),
+                vreinterpretq_f32_s32(a[1]),
+                vreinterpretq_f32_s32(a[2]),
+                vreinterpretq_f32_s32(a[3]),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn isplat(self, x: i32) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vdupq_n_s32(x); 4] }
+    }
+    #[inline(always)]
+    fn istore(self, a: I, out: &mut [i32; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = out.as_mut_ptr();
+            vst1q_s32(p.add(0), a[0]);
+            vst1q_s32(p.add(4), a[1]);
+            vst1q_s32(p.add(8), a[2]);
+            vst1q_s32(p.add(12), a[3]);
+        }
+    }
+    #[inline(always)]
+    fn iadd(self, a: I, b: I) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vaddq_s32(a[0], b[0]), vaddq_s32(a[1], b[1]), vaddq_s32(a[2], b[2]), vaddq_s32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn imul(self, a: I, b: I) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [vmulq_s32(a[0], b[0]), vmulq_s32(a[1], b[1]), vmulq_s32(a[2], b[2]), vmulq_s32(a[3], b[3])]
+        }
+    }
+    #[inline(always)]
+    fn ishl<const N: u32>(self, a: I) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let n = vdupq_n_s32(N.cast_signed());
+            [vshlq_s32(a[0], n), vshlq_s32(a[1], n), vshlq_s32(a[2], n), vshlq_s32(a[3], n)]
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; 16]) -> I {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let v = vld1q_s8(x.as_ptr());
+            let (lo, hi) = (vmovl_s8(vget_low_s8(v)), vmovl_s8(vget_high_s8(v)));
+            [
+                vmovl_s16(vget_low_s16(lo)),
+                vmovl_s16(vget_high_s16(lo)),
+                vmovl_s16(vget_low_s16(hi)),
+                vmovl_s16(vget_high_s16(hi)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; 16]) -> I {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let v = vld1q_u8(x.as_ptr());
+            let (lo, hi) = (
+                vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(v))),
+                vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(v))),
+            );
+            [
+                vmovl_s16(vget_low_s16(lo)),
+                vmovl_s16(vget_high_s16(lo)),
+                vmovl_s16(vget_low_s16(hi)),
+                vmovl_s16(vget_high_s16(hi)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn bload(self, x: &[u8; 64]) -> B {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = x.as_ptr();
+            [vld1q_u8(p.add(0)), vld1q_u8(p.add(16)), vld1q_u8(p.add(32)), vld1q_u8(p.add(48))]
+        }
+    }
+    #[inline(always)]
+    fn bsplat(self, x: u8) -> B {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vdupq_n_u8(x); 4] }
+    }
+    #[inline(always)]
+    fn band(self, a: B, b: B) -> B {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vandq_u8(a[0], b[0]), vandq_u8(a[1], b[1]), vandq_u8(a[2], b[2]), vandq_u8(a[3], b[3])] }
+    }
+    #[inline(always)]
+    fn bor(self, a: B, b: B) -> B {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1]), vorrq_u8(a[2], b[2]), vorrq_u8(a[3], b[3])] }
+    }
+    #[inline(always)]
+    fn bshl<const N: u32>(self, a: B) -> B {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let n = vdupq_n_s16(N as i16);
+            let s = |v| vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(v), n));
+            [s(a[0]), s(a[1]), s(a[2]), s(a[3])]
+        }
+    }
+    #[inline(always)]
+    fn bshr<const N: u32>(self, a: B) -> B {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let n = vdupq_n_s16(-(N as i16));
+            let s = |v| vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(v), n));
+            [s(a[0]), s(a[1]), s(a[2]), s(a[3])]
+        }
+    }
+    #[inline(always)]
+    fn dot_u7(self, acc: I, w: B, x: &[i8; 4]) -> I {
+        // Bytes up to 127 read the same signed.
+        self.dot_i8(acc, w, x)
+    }
+    #[inline(always)]
+    fn dot_i8(self, acc: I, w: B, x: &[i8; 4]) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))));
+            let mut out = acc;
+            for (o, w) in out.iter_mut().zip(w) {
+                let w = vreinterpretq_s8_u8(w);
+                // A product is at most 128 * 127 = 16,256: two of them fit 16 bits only in absolute value below
+                // 32,768 (32,512), so the pairwise widening add is exact.
+                let lo = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+                let hi = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+                *o = vaddq_s32(*o, vpaddlq_s16(vpaddq_s16(lo, hi)));
+            }
+            out
+        }
+    }
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+}

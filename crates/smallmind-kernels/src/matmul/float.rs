@@ -1,0 +1,145 @@
+//! The packed layouts of unquantized weights and their inner loop: F32 activations, one fused multiply-add chain per
+//! output, `k` ascending.
+
+use super::format::{GROUP, Pod};
+use super::tile::Piece;
+use crate::aligned::cast;
+use crate::isa::Isa;
+
+/// `k` values of one unit.
+pub(crate) const UNIT_K: usize = 16;
+
+/// 16 values of `k` of 16 rows.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct FloatUnit<T> {
+    pub(crate) w: [[T; GROUP]; UNIT_K],
+}
+// SAFETY: floats without padding (1,024 bytes, a multiple of the alignment).
+#[allow(unsafe_code, reason = "floats only")]
+unsafe impl Pod for FloatUnit<f32> {}
+// SAFETY: integers without padding (512 bytes, a multiple of the alignment).
+#[allow(unsafe_code, reason = "integers only")]
+unsafe impl Pod for FloatUnit<u16> {}
+
+/// One packed layout of unquantized weights.
+pub(crate) trait FloatFormat {
+    /// As stored.
+    type Item: Copy + Default;
+    /// 16 rows of one `k`, as f32.
+    fn load<I: Isa>(isa: I, w: &[Self::Item; GROUP]) -> I::F;
+    /// One stored value from its little-endian bytes in the file.
+    fn item(bytes: &[u8]) -> Self::Item;
+}
+
+/// F32.
+pub(crate) struct F32;
+impl FloatFormat for F32 {
+    type Item = f32;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, w: &[f32; GROUP]) -> I::F {
+        isa.load(w)
+    }
+    fn item(b: &[u8]) -> f32 {
+        f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+    }
+}
+
+/// F16.
+pub(crate) struct F16;
+impl FloatFormat for F16 {
+    type Item = u16;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, w: &[u16; GROUP]) -> I::F {
+        isa.load_f16(w)
+    }
+    fn item(b: &[u8]) -> u16 {
+        u16::from_le_bytes([b[0], b[1]])
+    }
+}
+
+/// BF16.
+pub(crate) struct BF16;
+impl FloatFormat for BF16 {
+    type Item = u16;
+    #[inline(always)]
+    fn load<I: Isa>(isa: I, w: &[u16; GROUP]) -> I::F {
+        isa.load_bf16(w)
+    }
+    fn item(b: &[u8]) -> u16 {
+        u16::from_le_bytes([b[0], b[1]])
+    }
+}
+
+/// The piece's rows for all its tokens.
+#[inline(always)]
+pub(crate) fn rows<I: Isa, F: FloatFormat>(isa: I, p: &Piece<'_>)
+where
+    FloatUnit<F::Item>: Pod,
+{
+    let k = p.w.k();
+    let per_group = k.div_ceil(UNIT_K);
+    let Some(units) = cast::<FloatUnit<F::Item>>(p.w.bytes()) else { return };
+    let groups = |g: usize| &units[g * per_group..(g + 1) * per_group];
+    let mut g = p.groups.start;
+    // Several groups at once hide the latency of the one chain that each output is.
+    while g < p.groups.end {
+        let width = if p.groups.end - g >= 4 { 4 } else { 1 };
+        let mut t = 0;
+        while t < p.tokens {
+            if width == 4 {
+                let quad = [groups(g), groups(g + 1), groups(g + 2), groups(g + 3)];
+                if p.tokens - t >= 4 {
+                    let x = [p.floats(t), p.floats(t + 1), p.floats(t + 2), p.floats(t + 3)];
+                    tile::<I, F, 4, 4>(isa, p, quad, x, g, t);
+                    t += 4;
+                } else {
+                    tile::<I, F, 4, 1>(isa, p, quad, [p.floats(t)], g, t);
+                    t += 1;
+                }
+            } else if p.tokens - t >= 4 {
+                let x = [p.floats(t), p.floats(t + 1), p.floats(t + 2), p.floats(t + 3)];
+                tile::<I, F, 1, 4>(isa, p, [groups(g)], x, g, t);
+                t += 4;
+            } else {
+                tile::<I, F, 1, 1>(isa, p, [groups(g)], [p.floats(t)], g, t);
+                t += 1;
+            }
+        }
+        g += width;
+    }
+}
+
+#[inline(always)]
+fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
+    isa: I,
+    p: &Piece<'_>,
+    groups: [&[FloatUnit<F::Item>]; G],
+    x: [&[f32]; T],
+    first_group: usize,
+    first_token: usize,
+) {
+    let mut acc = [[isa.splat(0.0); T]; G];
+    let whole = x[0].len() / UNIT_K;
+    for u in 0..groups[0].len() {
+        let steps = if u < whole { UNIT_K } else { x[0].len() % UNIT_K };
+        for kk in 0..steps {
+            let k = u * UNIT_K + kk;
+            let mut xs = [isa.splat(0.0); T];
+            for t in 0..T {
+                xs[t] = isa.splat(x[t][k]);
+            }
+            for g in 0..G {
+                let w = F::load(isa, &groups[g][u].w[kk]);
+                for t in 0..T {
+                    acc[g][t] = isa.fma(w, xs[t], acc[g][t]);
+                }
+            }
+        }
+    }
+    for g in 0..G {
+        for t in 0..T {
+            p.store(isa, first_group + g, first_token + t, acc[g][t]);
+        }
+    }
+}

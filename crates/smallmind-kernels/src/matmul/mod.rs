@@ -1,0 +1,181 @@
+//! C[m, n] = A[m, k] · B[n, k]ᵀ for packed weights B: the driver that checks shapes once and splits rows over threads.
+//!
+//! Rows are split, never `k`: an output is one chain of sums whatever the threads and the number of tokens.
+
+pub(crate) mod float;
+pub(crate) mod format;
+pub(crate) mod kquant;
+mod pack;
+pub(crate) mod tile;
+
+pub use format::ActBlock;
+pub use pack::{RowOrder, pack_rows};
+
+use crate::aligned::ALIGN;
+use crate::dtype::DType;
+use crate::table::Kernels;
+use crate::threads::Pool;
+use format::{BLOCK, GROUP};
+use tile::{OutPtr, Piece};
+
+/// Row groups of a matrix of `rows` rows.
+pub fn groups(rows: usize) -> usize {
+    rows.div_ceil(GROUP)
+}
+
+/// Bytes that one row group of `k` values a row takes in the packed layout of `dtype`; `None` on overflow.
+pub fn group_bytes(dtype: DType, k: usize) -> Option<usize> {
+    let (unit_k, unit_bytes) = match dtype {
+        DType::F32 => (float::UNIT_K, 1024),
+        DType::F16 | DType::BF16 => (float::UNIT_K, 512),
+        DType::Q8_0 => (2 * BLOCK, size_of::<format::Q8Unit>()),
+        DType::Q4_0 => (2 * BLOCK, size_of::<format::Q40Unit>()),
+        DType::Q4_1 => (BLOCK, size_of::<format::Q41Unit>()),
+        DType::Q5_0 => (2 * BLOCK, size_of::<format::Q50Unit>()),
+        DType::Q5_1 => (BLOCK, size_of::<format::Q51Unit>()),
+        DType::Q2_K => (256, size_of::<format::Q2KUnit>()),
+        DType::Q3_K => (256, size_of::<format::Q3KUnit>()),
+        DType::Q4_K => (256, size_of::<format::Q4KUnit>()),
+        DType::Q5_K => (256, size_of::<format::Q5KUnit>()),
+        DType::Q6_K => (256, size_of::<format::Q6KUnit>()),
+    };
+    k.div_ceil(unit_k).checked_mul(unit_bytes)
+}
+
+/// Bytes of a packed `[rows, k]` matrix, a multiple of [`ALIGN`]; `None` on overflow.
+pub fn packed_bytes(dtype: DType, rows: usize, k: usize) -> Option<usize> {
+    group_bytes(dtype, k)?.checked_mul(groups(rows))
+}
+
+/// Activation blocks that one token of `k` values needs.
+pub fn act_blocks(k: usize) -> usize {
+    k.div_ceil(BLOCK).next_multiple_of(2)
+}
+
+/// Whether the weights multiply quantized activations (or else F32 ones).
+pub fn takes_quantized(dtype: DType) -> bool {
+    !matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// A packed `[rows, k]` matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedRef<'a> {
+    dtype: DType,
+    rows: usize,
+    k: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> PackedRef<'a> {
+    /// A view of packed bytes; `None` where their length or alignment is not that of the shape.
+    pub fn new(dtype: DType, rows: usize, k: usize, bytes: &'a [u8]) -> Option<PackedRef<'a>> {
+        let fits = packed_bytes(dtype, rows, k) == Some(bytes.len())
+            && bytes.as_ptr().addr().is_multiple_of(ALIGN)
+            && k.is_multiple_of(dtype.block_len());
+        fits.then_some(PackedRef { dtype, rows, k, bytes })
+    }
+
+    /// The packed type: that of the file, or F32.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+    /// Rows: outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+    /// Values a row: inputs.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+    /// The packed bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// The inputs of one or more products, `tokens` rows: quantized, as they are, or both, as the weights need.
+#[derive(Clone, Copy, Debug)]
+pub struct Acts<'a> {
+    /// Rows of the input.
+    pub tokens: usize,
+    /// `[tokens, k]`, for unquantized weights.
+    pub x: &'a [f32],
+    /// `[tokens, act_blocks(k)]`, for quantized weights.
+    pub blocks: &'a [ActBlock],
+}
+
+/// One product of a [`matmul`] call.
+#[derive(Debug)]
+pub struct Product<'a> {
+    /// The weights, `[rows, k]`.
+    pub w: PackedRef<'a>,
+    /// Added to every token's outputs, `[rows]`.
+    pub bias: Option<&'a [f32]>,
+    /// `[tokens, stride]` with `stride >= rows`: the first `rows` of each token are written.
+    pub out: &'a mut [f32],
+    /// Values from one token's outputs to the next one's.
+    pub stride: usize,
+    /// Adds to `out` (a residual) where it would overwrite.
+    pub accumulate: bool,
+}
+
+/// Computes several products of the same input in one fork and join.
+///
+/// # Panics
+/// Where a shape does not fit: the model's plan proves them at load, so that would be a defect of ours.
+pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Product<'_>]) {
+    let tokens = acts.tokens;
+    if tokens == 0 {
+        return;
+    }
+    let mut total_bytes = 0;
+    for p in products.iter() {
+        let (rows, k) = (p.w.rows(), p.w.k());
+        assert!(
+            p.stride >= rows && p.out.len() >= (tokens - 1) * p.stride + rows,
+            "matmul: output too small"
+        );
+        assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
+        if takes_quantized(p.w.dtype()) {
+            assert!(acts.blocks.len() == tokens * act_blocks(k), "matmul: quantized input of another shape");
+        } else {
+            assert!(acts.x.len() == tokens * k, "matmul: input of another shape");
+        }
+        total_bytes += p.w.bytes().len();
+    }
+    let outs: [OutPtr; MAX_PRODUCTS] = std::array::from_fn(|i| {
+        OutPtr(products.get_mut(i).map_or(std::ptr::null_mut(), |p| p.out.as_mut_ptr()))
+    });
+    assert!(products.len() <= MAX_PRODUCTS, "matmul: too many products at once");
+    let products = &*products;
+    let threads = pool.threads();
+    pool.run(&|thread| {
+        // Each thread takes an equal share of the bytes, in whole row groups, across all products.
+        let (from, to) = (total_bytes * thread / threads, total_bytes * (thread + 1) / threads);
+        let mut start = 0;
+        for (p, out) in products.iter().zip(outs) {
+            let bytes = p.w.bytes().len();
+            let count = groups(p.w.rows());
+            let per_group = (bytes / count.max(1)).max(1);
+            let cut = |at: usize| at.saturating_sub(start).div_ceil(per_group).min(count);
+            let piece = Piece {
+                w: p.w,
+                groups: cut(from)..cut(to),
+                tokens,
+                blocks: if takes_quantized(p.w.dtype()) { acts.blocks } else { &[] },
+                x: acts.x,
+                bias: p.bias,
+                accumulate: p.accumulate,
+                out,
+                out_stride: p.stride,
+            };
+            if !piece.groups.is_empty() {
+                (kernels.matmul_piece)(&piece);
+            }
+            start += bytes;
+        }
+    });
+}
+
+/// Most products in one [`matmul`] call: Q, K and V.
+pub const MAX_PRODUCTS: usize = 3;

@@ -1,0 +1,52 @@
+//! Q5_0: 32 values in 22 bytes. Packing only; the arithmetic is the module's.
+//!
+//! | bytes | content |
+//! |---|---|
+//! | 0..2 | `d`, F16 |
+//! | 2..6 | bit 4 of the quants, value `i` = bit `i` of the little-endian `u32` |
+//! | 6..22 | low 4 bits of the quants, byte `i` = value `i` in the low, `i + 16` in the high nibble |
+//!
+//! `value = d * (q - 16)`. Source: `block_q5_0` in ggml's `ggml-common.h`.
+
+use super::{Block, Form, Offset, Unpacked, legacy, planes};
+use crate::DType;
+
+/// The type Q5_0.
+#[allow(non_camel_case_types, reason = "the field's own name")]
+#[derive(Debug)]
+pub struct Q5_0;
+
+impl Block for Q5_0 {
+    const DTYPE: DType = DType::Q5_0;
+    const FORM: Form = Form {
+        len: 32,
+        group: 32,
+        bits: 5,
+        zero: 16,
+        signed: false,
+        offset: Offset::None,
+        scale_range: (1, 1),
+    };
+
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        out.d = planes::u16_at(block, 0);
+        out.m = 0;
+        out.scales[0] = 1;
+        out.mins[0] = 0;
+        out.q[..32].fill(0);
+        planes::read::<4, 16, 0>(&block[6..22], &mut out.q[..32]);
+        planes::read::<1, 1, 4>(&block[2..6], &mut out.q[..32]);
+    }
+
+    fn pack(from: &Unpacked, block: &mut [u8]) {
+        planes::put_u16(block, 0, from.d);
+        planes::write::<4, 16, 0>(&from.q[..32], &mut block[6..22]);
+        planes::write::<1, 1, 4>(&from.q[..32], &mut block[2..6]);
+    }
+
+    fn quantize(x: &[f32], block: &mut [u8]) {
+        let mut to = Unpacked::default();
+        legacy::centred(&Self::FORM, x, &mut to);
+        Self::pack(&to, block);
+    }
+}

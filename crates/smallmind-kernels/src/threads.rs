@@ -1,0 +1,328 @@
+//! The thread pool: the only place of the engine that creates threads.
+//!
+//! [`Pool::run`] calls one closure on every thread at once and returns when all are done: a fork and a join, each a
+//! few hundred nanoseconds while the workers spin, which they do for a moment after each job and then sleep. What a
+//! thread computes is decided by its index or by claiming the next task number; which thread computes a task never
+//! changes a bit of the result, because tasks write disjoint outputs and never share a sum.
+#![allow(unsafe_code, reason = "hands a borrowed closure to the workers for the length of one call")]
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+/// Spins (with a pause each) before a waiting thread starts to yield its processor: about 10 µs.
+const SPINS_BEFORE_YIELD: u32 = 500;
+/// Yields before a worker sleeps: a few hundred microseconds, longer than any gap inside one forward pass.
+const YIELDS_BEFORE_SLEEP: u32 = 300;
+
+struct Shared {
+    /// Counts jobs; a worker that sees a new value takes the job.
+    epoch: AtomicU32,
+    /// Workers still at the current job.
+    busy: AtomicUsize,
+    stop: AtomicBool,
+    /// A worker's closure panicked: the caller must not trust the outputs.
+    panicked: AtomicBool,
+    job: std::cell::UnsafeCell<Option<Job>>,
+    sleepers: Mutex<usize>,
+    wake: Condvar,
+    asleep: AtomicUsize,
+}
+
+// SAFETY: `job` is written by the one caller that holds `Pool::gate`, while `busy` is 0 and before `epoch` is raised
+// (release); workers read it after they saw the new epoch (acquire) and before they lower `busy`. The closure it points
+// to is `Sync`.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is only used during the call that set it.
+unsafe impl Send for Shared {}
+
+/// A fixed set of threads, the caller among them.
+pub struct Pool {
+    shared: Arc<Shared>,
+    gate: Mutex<()>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
+impl Pool {
+    /// A pool of `threads` threads (at least one): the calling thread and `threads - 1` workers.
+    ///
+    /// # Errors
+    /// The operating system's, where it grants no more threads.
+    pub fn new(threads: usize) -> std::io::Result<Pool> {
+        let shared = Arc::new(Shared {
+            epoch: AtomicU32::new(0),
+            busy: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            job: std::cell::UnsafeCell::new(None),
+            sleepers: Mutex::new(0),
+            wake: Condvar::new(),
+            asleep: AtomicUsize::new(0),
+        });
+        let mut pool = Pool { shared, gate: Mutex::new(()), workers: Vec::new() };
+        for index in 1..threads.max(1) {
+            let shared = Arc::clone(&pool.shared);
+            let worker = std::thread::Builder::new()
+                .name(format!("smallmind-{index}"))
+                .spawn(move || work(&shared, index))?;
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// Threads that a job runs on, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `f(index)` once on every thread, `index` in `0..threads()`, and returns when all have returned.
+    ///
+    /// Concurrent callers take turns. A panic of `f` on any thread reaches the caller.
+    pub fn run(&self, f: &(dyn Fn(usize) + Sync)) {
+        if self.workers.is_empty() {
+            return f(0);
+        }
+        let _turn = lock(&self.gate);
+        let shared = &*self.shared;
+        shared.panicked.store(false, Ordering::Relaxed);
+        // SAFETY: only the lifetime is changed; this function does not return before every worker is done with `f`
+        // (`Join` waits for `busy == 0` even when `f` panics here).
+        let job: Job = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(f) };
+        // SAFETY: no worker reads the cell now: all of them lowered `busy` for the last job, and the next epoch is
+        // not yet published.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        if shared.asleep.load(Ordering::SeqCst) > 0 {
+            let _guard = lock(&shared.sleepers);
+            shared.wake.notify_all();
+        }
+        let join = Join(shared);
+        f(0);
+        drop(join);
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new("a worker of the thread pool panicked"));
+        }
+    }
+
+    /// Calls `f(task)` once for every task in `0..tasks`, each on whichever thread is free.
+    pub fn tasks(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
+        if tasks <= 1 || self.workers.is_empty() {
+            return (0..tasks).for_each(f);
+        }
+        let next = AtomicUsize::new(0);
+        self.run(&|_| {
+            loop {
+                let task = next.fetch_add(1, Ordering::Relaxed);
+                if task >= tasks {
+                    break;
+                }
+                f(task);
+            }
+        });
+    }
+
+    /// Calls `f(i, chunk)` for every chunk of `len` values of `data` (the last may be shorter), in parallel.
+    pub fn chunks<T: Send>(&self, data: &mut [T], len: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+        self.chunks2(data, len, &mut [(); 0], 0, &|i, chunk, _| f(i, chunk));
+    }
+
+    /// [`Pool::chunks`] over two slices side by side: chunk `i` of both goes to one call. `b` may be empty.
+    pub fn chunks2<A: Send, B: Send>(
+        &self,
+        a: &mut [A],
+        a_len: usize,
+        b: &mut [B],
+        b_len: usize,
+        f: &(dyn Fn(usize, &mut [A], &mut [B]) + Sync),
+    ) {
+        if a_len == 0 {
+            return;
+        }
+        let (a_total, b_total) = (a.len(), b.len());
+        let (a, b) = (Parts(a.as_mut_ptr()), Parts(b.as_mut_ptr()));
+        self.tasks(a_total.div_ceil(a_len), &|i| {
+            let (a_from, b_from) = (i * a_len, (i * b_len).min(b_total));
+            let (a_to, b_to) = ((a_from + a_len).min(a_total), (b_from + b_len).min(b_total));
+            // SAFETY: task numbers are claimed once each, so the ranges, which lie within the slices that this call
+            // borrows mutably for its whole length, are disjoint between calls of `f`.
+            let (a, b) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(a.at(a_from), a_to - a_from),
+                    std::slice::from_raw_parts_mut(b.at(b_from), b_to - b_from),
+                )
+            };
+            f(i, a, b);
+        });
+    }
+
+    /// Splits `0..n` into one contiguous range a thread, sizes differing by at most one.
+    pub fn share(&self, n: usize, index: usize) -> std::ops::Range<usize> {
+        let t = self.threads();
+        n * index / t..n * (index + 1) / t
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.shared.sleepers));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker never panics outside `f`, whose panics it catches.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// The start of a slice that tasks take disjoint parts of.
+struct Parts<T>(*mut T);
+// SAFETY: used only by `chunks2`, whose tasks take disjoint parts of a slice of `Send` values.
+unsafe impl<T: Send> Sync for Parts<T> {}
+
+impl<T> Parts<T> {
+    /// # Safety
+    /// `offset` lies within the slice or at its end.
+    unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no worker is busy, also while unwinding: the closure must outlive its last use.
+struct Join<'a>(&'a Shared);
+
+impl Drop for Join<'_> {
+    fn drop(&mut self) {
+        let mut turns = 0u32;
+        while self.0.busy.load(Ordering::Acquire) > 0 {
+            turns += 1;
+            if turns < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+}
+
+fn work(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    loop {
+        seen = next_epoch(shared, seen);
+        if shared.stop.load(Ordering::SeqCst) {
+            return;
+        }
+        // SAFETY: the epoch was published after the cell was written, and the caller keeps the closure alive and the
+        // cell unwritten until this worker lowers `busy`.
+        let job = unsafe { (*shared.job.get()).map(|j| &*j) };
+        if let Some(job) = job {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(index)));
+            if outcome.is_err() {
+                shared.panicked.store(true, Ordering::Relaxed);
+            }
+        }
+        shared.busy.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Waits for an epoch other than `seen`: spinning, then yielding, then asleep.
+fn next_epoch(shared: &Shared, seen: u32) -> u32 {
+    for turn in 0..SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP {
+        let epoch = shared.epoch.load(Ordering::Acquire);
+        if epoch != seen {
+            return epoch;
+        }
+        if turn < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+    let mut guard = lock(&shared.sleepers);
+    shared.asleep.fetch_add(1, Ordering::SeqCst);
+    let epoch = loop {
+        // Sequentially consistent with the caller's raise of the epoch and its look at `asleep`: one sees the other.
+        let epoch = shared.epoch.load(Ordering::SeqCst);
+        if epoch != seen {
+            break epoch;
+        }
+        guard = shared.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    };
+    shared.asleep.fetch_sub(1, Ordering::SeqCst);
+    epoch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_runs_every_job_once() {
+        for threads in [1, 2, 5] {
+            let pool = Pool::new(threads).unwrap();
+            let hits: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
+            for round in 1..=1000 {
+                pool.run(&|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == round));
+            }
+        }
+    }
+
+    #[test]
+    fn every_task_is_done_once_also_after_the_workers_slept() {
+        let pool = Pool::new(3).unwrap();
+        for _ in 0..3 {
+            let done: Vec<AtomicUsize> = (0..101).map(|_| AtomicUsize::new(0)).collect();
+            pool.tasks(done.len(), &|i| {
+                done[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1));
+            while pool.shared.asleep.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_job_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(2).unwrap();
+        for culprit in 0..2 {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                pool.run(&|i| assert_ne!(i, culprit, "as asked"));
+            }));
+            assert!(outcome.is_err());
+        }
+        let sum = AtomicUsize::new(0);
+        pool.run(&|i| {
+            sum.fetch_add(i + 1, Ordering::Relaxed);
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn concurrent_callers_take_turns() {
+        let pool = Pool::new(2).unwrap();
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    for _ in 0..200 {
+                        pool.run(&|i| {
+                            if i == 1 {
+                                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                                inside.fetch_sub(1, Ordering::SeqCst);
+                            }
+                        });
+                    }
+                });
+            }
+        });
+    }
+}

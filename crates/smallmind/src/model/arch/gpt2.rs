@@ -1,0 +1,16 @@
+//! GPT-2: learned positions, LayerNorm, biases everywhere, one matrix for Q, K and V.
+
+use super::llama::LLAMA;
+use super::{Activation, Arch, Mlp, Norm, Position, Qkv};
+
+/// GPT-2.
+pub(super) const GPT2: Arch = Arch {
+    name: "gpt2",
+    norm: Norm::Layer,
+    position: Position::Learned,
+    qkv: Qkv::Fused,
+    activation: Activation::Gelu,
+    mlp: Mlp::Plain,
+    chat_family: None,
+    ..LLAMA
+};

@@ -1,0 +1,235 @@
+//! The part of a layer between the QKV product and the output product: head norms, RoPE, the KV cache, attention.
+//!
+//! Work is split by sequence, rows, key/value head and, in decode, page. A page's part of the softmax is always computed
+//! by itself and the parts are merged in ascending order, so no split changes a bit.
+
+use std::ops::Range;
+
+use smallmind_kernels::attention::{PAGE, PageTask, Partial, padded};
+
+use super::config::MAX_GROUP;
+use super::forward::{Pass, Span};
+use super::plan::Layer;
+use super::scratch::{AttnItem, Row, Scratch, block_len, page_part_len, rows_per_task};
+
+/// Norms, turns and scales the queries in place; norms and turns the keys and puts keys and values into the caches.
+pub(super) fn turn(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &mut [Span<'_>]) {
+    let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
+    let (dim, half) = (config.head_dim, config.rope.dim / 2);
+    let n = s.rows.len();
+    let angles = layer.rope.map(|t| (&s.cos[t], &s.sin[t]));
+    let head = |row: usize, x: &mut [f32], norm: Option<&[f32]>| {
+        if let Some(weight) = norm {
+            let mut copy = [0.0; super::config::MAX_HEAD_DIM];
+            copy[..dim].copy_from_slice(x);
+            (kernels.rms_norm)(&copy[..dim], weight, config.norm_eps, x);
+        }
+        if let Some((cos, sin)) = angles {
+            let at = row * half..(row + 1) * half;
+            (kernels.rope)(x, &cos[at.clone()], &sin[at]);
+        }
+    };
+    pool.chunks(&mut s.q[..n * config.q_dim()], config.q_dim(), &|row, q| {
+        for x in q.chunks_exact_mut(dim) {
+            head(row, x, layer.q_norm.as_deref());
+        }
+        (kernels.scale)(q, config.attention_scale);
+    });
+    let (rows, keys, values, kv_dim) = (&s.rows, &s.k, &s.v, config.kv_dim());
+    let mut first = 0;
+    for span in spans.iter_mut() {
+        let of_span = first..first + span.tokens.len();
+        first = of_span.end;
+        let write = |h: usize, pages: &mut crate::kv::HeadPages| {
+            let mut k = [0.0; super::config::MAX_HEAD_DIM];
+            for row in of_span.clone() {
+                let at = row * kv_dim + h * dim..row * kv_dim + (h + 1) * dim;
+                k[..dim].copy_from_slice(&keys[at.clone()]);
+                head(row, &mut k[..dim], layer.k_norm.as_deref());
+                let position = rows[row].position;
+                (kernels.write_kv)(pages.page_mut(position / PAGE), position % PAGE, &k[..dim], &values[at]);
+            }
+        };
+        let heads = span.kv.layer_mut(index);
+        if of_span.len() == 1 {
+            heads.iter_mut().enumerate().for_each(|(h, pages)| write(h, pages));
+        } else {
+            pool.chunks(heads, 1, &|h, pages| pages.iter_mut().for_each(|p| write(h, p)));
+        }
+    }
+}
+
+/// The positions that a row sees.
+fn seen(layer: &Layer, position: usize) -> Range<usize> {
+    layer.window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1
+}
+
+/// What a row sees of one page, within it.
+fn seen_of_page(layer: &Layer, position: usize, page: usize) -> Range<usize> {
+    let all = seen(layer, position);
+    let start = page * PAGE;
+    let clip = |p: usize| p.clamp(start, start + PAGE) - start;
+    clip(all.start)..clip(all.end)
+}
+
+/// attn = softmax(q · Kᵀ) · V, for all rows.
+pub(super) fn attend(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
+    if spans.iter().all(|span| span.tokens.len() == 1) && spans.len() <= 64 {
+        by_page(pass, layer, index, s, spans);
+    } else {
+        by_rows(pass, layer, index, s, spans);
+    }
+}
+
+/// Decode: one task a sequence, page and head (or group of heads), then the merge.
+fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
+    let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
+    let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
+    s.items.clear();
+    for (row, Row { position, .. }) in s.rows.iter().enumerate() {
+        let all = seen(layer, *position);
+        let (from, to) = (all.start / PAGE, all.end.div_ceil(PAGE));
+        s.items.extend((from..to).map(|page| AttnItem {
+            first_row: row,
+            rows: 1,
+            first_page: page,
+            pages: 1,
+        }));
+    }
+    // Groups of heads share each load of K and V; where that leaves threads idle, heads go alone.
+    let heads =
+        if s.items.len() * config.kv_heads >= 4 * pool.threads() || pool.threads() == 1 { group } else { 1 };
+    let parts = config.heads / heads;
+    let len = page_part_len(config, heads);
+    let (items, rows, q) = (&s.items, &s.rows, &s.q);
+    pool.chunks(&mut s.tasks[..items.len() * parts * len], len, &|task, area| {
+        let (item, part) = (items[task / parts], task % parts);
+        let first_head = part * heads;
+        let Row { span, position } = rows[item.first_row];
+        let pages = &spans[span].kv.layer(index)[first_head / group];
+        let what = seen_of_page(layer, position, item.first_page);
+        let mut state = [Partial::EMPTY; MAX_GROUP];
+        let ranges: [Range<usize>; MAX_GROUP] = std::array::from_fn(|_| what.clone());
+        let at = item.first_row * config.q_dim() + first_head * dim;
+        let (out, states) = area.split_at_mut(heads * width);
+        (kernels.attend_page)(&mut PageTask {
+            page: pages.page(item.first_page),
+            q: &q[at..at + heads * dim],
+            head_dim: dim,
+            seen: &ranges[..heads],
+            state: &mut state[..heads],
+            out,
+        });
+        for (stored, state) in states.chunks_exact_mut(2).zip(state) {
+            (stored[0], stored[1]) = (state.max, state.sum);
+        }
+    });
+    let (tasks, items) = (&mut s.tasks, &s.items);
+    let mut next = 0;
+    while next < items.len() {
+        let row = items[next].first_row;
+        let count = items[next..].iter().take_while(|i| i.first_row == row).count();
+        for head in 0..config.heads {
+            let (part, within) = (head / heads, head % heads);
+            let mut state = Partial::EMPTY;
+            // The first page's part becomes the result; later ones are merged into it in place.
+            let (first, later) =
+                tasks[next * parts * len..(next + count) * parts * len].split_at_mut(parts * len);
+            let result = &mut first[part * len..(part + 1) * len];
+            let read = |area: &[f32]| Partial {
+                max: area[heads * width + 2 * within],
+                sum: area[heads * width + 2 * within + 1],
+            };
+            let first_state = read(result);
+            let result = &mut result[within * width..(within + 1) * width];
+            if first_state.sum != 0.0 || first_state.max != f32::NEG_INFINITY {
+                state = first_state;
+            }
+            for area in later.chunks_exact(parts * len) {
+                let area = &area[part * len..(part + 1) * len];
+                (kernels.merge_partial)(
+                    &mut state,
+                    result,
+                    read(area),
+                    &area[within * width..(within + 1) * width],
+                );
+            }
+            (kernels.finish_attention)(state, result);
+            let at = row * config.q_dim() + head * dim;
+            s.attn[at..at + dim].copy_from_slice(&result[..dim]);
+        }
+        next += count;
+    }
+}
+
+/// Prefill: one task a block of rows and key/value head, page after page; then the results go to their rows.
+fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
+    let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
+    let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
+    let per_task = rows_per_task(group);
+    s.items.clear();
+    let mut first = 0;
+    for span in spans {
+        let end = first + span.tokens.len();
+        while first < end {
+            let rows = per_task.min(end - first);
+            let from = seen(layer, s.rows[first].position).start / PAGE;
+            let to = seen(layer, s.rows[first + rows - 1].position).end.div_ceil(PAGE);
+            s.items.push(AttnItem { first_row: first, rows, first_page: from, pages: to - from });
+            first += rows;
+        }
+    }
+    let len = block_len(config, per_task * group);
+    let total = s.items.len() * config.kv_heads * len;
+    super::scratch::grow(&mut s.tasks, total);
+    let (items, rows, q) = (&s.items, &s.rows, &s.q);
+    pool.chunks(&mut s.tasks[..total], len, &|task, area| {
+        let (item, kv_head) = (items[task / config.kv_heads], task % config.kv_heads);
+        let queries = item.rows * group;
+        let (result, area) = area.split_at_mut(per_task * group * width);
+        let (part, own_q) = area.split_at_mut(per_task * group * width);
+        for (i, own) in own_q.chunks_exact_mut(group * dim).take(item.rows).enumerate() {
+            let at = (item.first_row + i) * config.q_dim() + kv_head * group * dim;
+            own.copy_from_slice(&q[at..at + group * dim]);
+        }
+        let pages = &spans[rows[item.first_row].span].kv.layer(index)[kv_head];
+        let mut states = [Partial::EMPTY; MAX_GROUP];
+        let mut part_states = [Partial::EMPTY; MAX_GROUP];
+        for page in item.first_page..item.first_page + item.pages {
+            let ranges: [Range<usize>; MAX_GROUP] = std::array::from_fn(|i| {
+                if i < queries {
+                    seen_of_page(layer, rows[item.first_row + i / group].position, page)
+                } else {
+                    0..0
+                }
+            });
+            (kernels.attend_page)(&mut PageTask {
+                page: pages.page(page),
+                q: &own_q[..queries * dim],
+                head_dim: dim,
+                seen: &ranges[..queries],
+                state: &mut part_states[..queries],
+                out: &mut part[..queries * width],
+            });
+            for i in 0..queries {
+                let at = i * width..(i + 1) * width;
+                (kernels.merge_partial)(&mut states[i], &mut result[at.clone()], part_states[i], &part[at]);
+            }
+        }
+        for (state, out) in states[..queries].iter().zip(result.chunks_exact_mut(width)) {
+            (kernels.finish_attention)(*state, out);
+        }
+    });
+    let tasks = &s.tasks;
+    let n = s.rows.len();
+    // Items are in row order; find a row's item by its number within the span.
+    pool.chunks(&mut s.attn[..n * config.q_dim()], config.q_dim(), &|row, attn| {
+        let item = items.partition_point(|i| i.first_row <= row) - 1;
+        let within = (row - items[item].first_row) * group;
+        for (head, out) in attn.chunks_exact_mut(dim).enumerate() {
+            let area = &tasks[(item * config.kv_heads + head / group) * len..];
+            let at = (within + head % group) * width;
+            out.copy_from_slice(&area[at..at + dim]);
+        }
+    });
+}

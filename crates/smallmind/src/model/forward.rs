@@ -1,0 +1,305 @@
+//! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
+//! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
+
+use smallmind_formats::Gguf;
+use smallmind_kernels::Kernels;
+use smallmind_kernels::matmul::{Acts, Product, act_blocks, matmul, takes_quantized};
+use smallmind_kernels::threads::Pool;
+
+use super::arch::{Activation, Mlp, Position};
+use super::attention;
+use super::config::Config;
+use super::plan::{Layer, Linear, NormWeights, Plan};
+use super::scratch::{Row, Scratch};
+use super::weights::dequantize;
+use crate::kv::KvCache;
+use crate::profile::{Probe, Stage};
+
+/// New tokens of one sequence.
+pub(crate) struct Span<'a> {
+    /// Ids, all below the vocabulary's size.
+    pub(crate) tokens: &'a [u32],
+    /// The sequence's cache, with room for them.
+    pub(crate) kv: &'a mut KvCache,
+    /// Rows (the last ones) whose logits are wanted.
+    pub(crate) logits: usize,
+}
+
+/// What a pass reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) plan: &'a Plan,
+    pub(crate) gguf: &'a Gguf,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) pool: &'a Pool,
+}
+
+/// Computes the spans' tokens and appends them to their caches. Returns the logits that were asked for,
+/// `[rows, vocab]`, spans in order.
+pub(crate) fn forward<'s, P: Probe>(
+    pass: Pass<'_>,
+    scratch: &'s mut Scratch,
+    spans: &mut [Span<'_>],
+    probe: &mut P,
+) -> &'s mut [f32] {
+    let Pass { config, plan, kernels, .. } = pass;
+    let s = &mut *scratch;
+    s.rows.clear();
+    for (i, span) in spans.iter().enumerate() {
+        let first = span.kv.len();
+        s.rows.extend((0..span.tokens.len()).map(|t| Row { span: i, position: first + t }));
+    }
+    let n = s.rows.len();
+    let hidden = config.hidden;
+
+    probe.stage(Stage::Embed, || embed(pass, s, spans));
+    probe.stage(Stage::Rope, || rope_angles(pass, s));
+    for (index, layer) in plan.layers.iter().enumerate() {
+        probe.stage(Stage::AttnNorm, || {
+            let takes = needs(&[&layer.q, &layer.k, &layer.v]);
+            norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, takes);
+        });
+        probe.stage(Stage::Qkv, || {
+            let acts = Acts { tokens: n, x: &s.h[..n * hidden], blocks: &s.blocks[..n * act_blocks(hidden)] };
+            let mut products = [
+                product(pass, &layer.q, &mut s.q),
+                product(pass, &layer.k, &mut s.k),
+                product(pass, &layer.v, &mut s.v),
+            ];
+            matmul(kernels, pass.pool, acts, &mut products);
+        });
+        probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
+        probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
+        probe.stage(Stage::AttnOut, || {
+            quantize_rows(pass, needs(&[&layer.out]), &s.attn, config.q_dim(), n, &mut s.blocks);
+            let acts = Acts {
+                tokens: n,
+                x: &s.attn[..n * config.q_dim()],
+                blocks: &s.blocks[..n * act_blocks(config.q_dim())],
+            };
+            residual(
+                pass,
+                acts,
+                &layer.out,
+                layer.post_attn_norm.as_deref(),
+                &mut s.x,
+                [&mut s.h, &mut s.h2],
+            );
+        });
+        probe.stage(Stage::MlpNorm, || {
+            let takes = needs(&[&layer.up]) || layer.gate.as_ref().is_some_and(|g| needs(&[g]));
+            norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, takes);
+        });
+        probe.stage(Stage::MlpUp, || {
+            let acts = Acts { tokens: n, x: &s.h[..n * hidden], blocks: &s.blocks[..n * act_blocks(hidden)] };
+            mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
+        });
+        probe.stage(Stage::Activation, || activate(pass, layer, n, &mut s.gate, &s.up, &mut s.blocks));
+        probe.stage(Stage::MlpDown, || {
+            let acts = Acts {
+                tokens: n,
+                x: &s.gate[..n * config.ffn],
+                blocks: &s.blocks[..n * act_blocks(config.ffn)],
+            };
+            residual(
+                pass,
+                acts,
+                &layer.down,
+                layer.post_mlp_norm.as_deref(),
+                &mut s.x,
+                [&mut s.h, &mut s.h2],
+            );
+        });
+    }
+    for span in spans.iter_mut() {
+        span.kv.advance(span.tokens.len());
+    }
+    probe.stage(Stage::Logits, || logits(pass, s, spans))
+}
+
+/// Whether any of the products takes quantized activations.
+fn needs(linears: &[&Linear]) -> bool {
+    linears.iter().any(|l| takes_quantized(l.w.dtype()))
+}
+
+fn product<'a>(pass: Pass<'a>, linear: &'a Linear, out: &'a mut [f32]) -> Product<'a> {
+    let w = pass.plan.arena.get(&linear.w);
+    Product { w, bias: linear.bias.as_deref(), out, stride: w.rows(), accumulate: false }
+}
+
+/// x[row] = embedding[token] · scale (+ the learned position).
+fn embed(pass: Pass<'_>, s: &mut Scratch, spans: &[Span<'_>]) {
+    let Pass { config, plan, gguf, kernels, pool } = pass;
+    let hidden = config.hidden;
+    let Some(table) = gguf.tensor("token_embd.weight") else { return };
+    let (data, dtype) = (gguf.data(table), table.dtype);
+    let row_bytes = dtype.bytes_of(hidden).unwrap_or(0);
+    let (rows, n) = (&s.rows, s.rows.len());
+    pool.chunks(&mut s.x[..n * hidden], hidden, &|i, x| {
+        let Row { span, position } = rows[i];
+        let token = spans[span].tokens[position - spans[span].kv.len()] as usize;
+        dequantize(dtype, &data[token * row_bytes..(token + 1) * row_bytes], x);
+        if plan.embed_scale != 1.0 {
+            (kernels.scale)(x, plan.embed_scale);
+        }
+        if let Some(positions) = &plan.positions {
+            (kernels.add)(x, &positions[position * hidden..(position + 1) * hidden]);
+        }
+    });
+}
+
+/// Cosines and sines of every row's position, in f64 and rounded once.
+fn rope_angles(pass: Pass<'_>, s: &mut Scratch) {
+    let half = pass.config.rope.dim / 2;
+    if pass.config.arch.position == Position::Learned {
+        return;
+    }
+    let rows = &s.rows;
+    let n = rows.len();
+    for ((table, cos), sin) in pass.plan.ropes.iter().zip(&mut s.cos).zip(&mut s.sin) {
+        pass.pool.chunks2(&mut cos[..n * half], half, &mut sin[..n * half], half, &|i, cos, sin| {
+            for ((c, s), freq) in cos.iter_mut().zip(sin).zip(&table.freq) {
+                let (sine, cosine) = (rows[i].position as f64 * freq).sin_cos();
+                *c = cosine as f32 * table.magnitude;
+                *s = sine as f32 * table.magnitude;
+            }
+        });
+    }
+}
+
+/// h = norm(x), and its quantized form where a product takes it.
+fn norm_rows(
+    pass: Pass<'_>,
+    w: &NormWeights,
+    x: &[f32],
+    h: &mut [f32],
+    blocks: &mut [smallmind_kernels::matmul::ActBlock],
+    quantized: bool,
+) {
+    let Pass { config, kernels, pool, .. } = pass;
+    let hidden = config.hidden;
+    let per_row = if quantized { act_blocks(hidden) } else { 0 };
+    let n = x.len() / hidden;
+    pool.chunks2(&mut h[..x.len()], hidden, &mut blocks[..n * per_row], per_row, &|i, h, blocks| {
+        norm(pass, w, &x[i * hidden..(i + 1) * hidden], h);
+        if quantized {
+            (kernels.quantize)(h, blocks);
+        }
+    });
+}
+
+/// One row's normalization.
+fn norm(pass: Pass<'_>, w: &NormWeights, x: &[f32], out: &mut [f32]) {
+    let eps = pass.config.norm_eps;
+    match &w.bias {
+        Some(bias) => (pass.kernels.layer_norm)(x, &w.weight, bias, eps, out),
+        None => (pass.kernels.rms_norm)(x, &w.weight, eps, out),
+    }
+}
+
+fn quantize_rows(
+    pass: Pass<'_>,
+    quantized: bool,
+    x: &[f32],
+    width: usize,
+    n: usize,
+    blocks: &mut [smallmind_kernels::matmul::ActBlock],
+) {
+    if !quantized {
+        return;
+    }
+    let per_row = act_blocks(width);
+    pass.pool.chunks(&mut blocks[..n * per_row], per_row, &|i, blocks| {
+        (pass.kernels.quantize)(&x[i * width..(i + 1) * width], blocks);
+    });
+}
+
+/// x += W · acts, or x += norm(W · acts) for families that norm what joins the residual stream.
+fn residual(
+    pass: Pass<'_>,
+    acts: Acts<'_>,
+    linear: &Linear,
+    post: Option<&[f32]>,
+    x: &mut [f32],
+    [h, h2]: [&mut [f32]; 2],
+) {
+    let Pass { config, kernels, pool, .. } = pass;
+    let hidden = config.hidden;
+    let n = acts.tokens;
+    match post {
+        None => {
+            let mut p = product(pass, linear, &mut x[..n * hidden]);
+            p.accumulate = true;
+            matmul(kernels, pool, acts, &mut [p]);
+        }
+        Some(weight) => {
+            let out = &mut h2[..n * hidden];
+            matmul(kernels, pool, acts, &mut [product(pass, linear, out)]);
+            let out = &*out;
+            pool.chunks2(&mut x[..n * hidden], hidden, &mut h[..n * hidden], hidden, &|i, x, h| {
+                (kernels.rms_norm)(&out[i * hidden..(i + 1) * hidden], weight, config.norm_eps, h);
+                (kernels.add)(x, h);
+            });
+        }
+    }
+}
+
+fn mlp_up(pass: Pass<'_>, layer: &Layer, acts: Acts<'_>, gate: &mut [f32], up: &mut [f32]) {
+    let Pass { kernels, pool, .. } = pass;
+    match &layer.gate {
+        Some(g) => matmul(kernels, pool, acts, &mut [product(pass, g, gate), product(pass, &layer.up, up)]),
+        // The plain MLP's one product goes where the activation works in place.
+        None => matmul(kernels, pool, acts, &mut [product(pass, &layer.up, gate)]),
+    }
+}
+
+fn activate(
+    pass: Pass<'_>,
+    layer: &Layer,
+    n: usize,
+    gate: &mut [f32],
+    up: &[f32],
+    blocks: &mut [smallmind_kernels::matmul::ActBlock],
+) {
+    let Pass { config, kernels, pool, .. } = pass;
+    let ffn = config.ffn;
+    let quantized = needs(&[&layer.down]);
+    let per_row = if quantized { act_blocks(ffn) } else { 0 };
+    pool.chunks2(&mut gate[..n * ffn], ffn, &mut blocks[..n * per_row], per_row, &|i, gate, blocks| {
+        match (config.arch.mlp, config.arch.activation) {
+            (Mlp::Gated, Activation::Silu) => (kernels.silu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
+            (Mlp::Gated, Activation::Gelu) => (kernels.gelu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
+            (Mlp::Plain, Activation::Silu) => (kernels.silu)(gate),
+            (Mlp::Plain, Activation::Gelu) => (kernels.gelu)(gate),
+        }
+        if quantized {
+            (kernels.quantize)(gate, blocks);
+        }
+    });
+}
+
+/// The output product of the rows that asked for it.
+fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut [f32] {
+    let Pass { config, plan, kernels, pool, .. } = pass;
+    let (hidden, vocab) = (config.hidden, config.vocab);
+    let mut wanted = 0;
+    let mut row = 0;
+    for span in spans {
+        row += span.tokens.len();
+        for r in row - span.logits..row {
+            let (x, h) =
+                (&s.x[r * hidden..(r + 1) * hidden], &mut s.h[wanted * hidden..(wanted + 1) * hidden]);
+            norm(pass, &plan.output_norm, x, h);
+            wanted += 1;
+        }
+    }
+    let quantized = takes_quantized(plan.output_dtype());
+    quantize_rows(pass, quantized, &s.h, hidden, wanted, &mut s.blocks);
+    let acts =
+        Acts { tokens: wanted, x: &s.h[..wanted * hidden], blocks: &s.blocks[..wanted * act_blocks(hidden)] };
+    let out = &mut s.logits[..wanted * vocab];
+    let w = plan.arena.get(&plan.output);
+    matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
+    &mut s.logits[..wanted * vocab]
+}

@@ -1,0 +1,167 @@
+//! A model: from a checked file to one forward pass for all families.
+
+pub mod arch;
+mod attention;
+pub(crate) mod config;
+pub(crate) mod forward;
+mod plan;
+pub(crate) mod scratch;
+mod slots;
+mod vocab;
+mod weights;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use smallmind_formats::Gguf;
+use smallmind_kernels::threads::Pool;
+use smallmind_kernels::{Kernels, kernels};
+use smallmind_text::{ChatTemplate, Tokenizer};
+
+pub use config::{Config, Rope, RopeScaling};
+use forward::Pass;
+use plan::Plan;
+
+use crate::error::{Error, Result};
+
+/// How to load.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LoadOptions {
+    /// Threads; `None` takes what the system grants this process (affinity and control-group quota).
+    pub threads: Option<usize>,
+    /// Weights dequantized to F32 and activations in F32: slow, the reference to judge the fast paths by.
+    pub precise: bool,
+}
+
+/// A loaded model: immutable, shared by any number of sessions on any threads (cloning is cheap).
+#[derive(Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    plan: Plan,
+    gguf: Gguf,
+    kernels: &'static Kernels,
+    pool: Pool,
+    tokenizer: Tokenizer,
+    template: TemplateState,
+    precise: bool,
+}
+
+/// The file's chat template, compiled when the model is loaded; what is wrong with it is told when it is asked for.
+enum TemplateState {
+    Ready(ChatTemplate),
+    Broken(String),
+    None,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Model({}, {})", self.config().name, self.config().arch.name)
+    }
+}
+
+impl Model {
+    /// Loads a GGUF file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or is not a whole, consistent model of a family we know; nothing is allocated by a
+    /// number that the file merely claims.
+    pub fn load(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Model> {
+        Model::from_gguf(Gguf::open(path.as_ref())?, options)
+    }
+
+    /// Loads an opened GGUF file.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_gguf(gguf: Gguf, options: &LoadOptions) -> Result<Model> {
+        let kernels = kernels()?;
+        let config = Config::read(&gguf)?;
+        let tokenizer = vocab::tokenizer(&gguf)?;
+        plan::check_vocabulary(&gguf, &config, tokenizer.vocab_len())?;
+        let template = vocab::template(&gguf, &config, &tokenizer)?;
+        let threads = options.threads.unwrap_or_else(default_threads).max(1);
+        let pool = Pool::new(threads).map_err(|cause| Error::Threads { threads, cause })?;
+        let plan = plan::build(&gguf, &config, options.precise, &pool)?;
+        let inner =
+            Inner { config, plan, gguf, kernels, pool, tokenizer, template, precise: options.precise };
+        Ok(Model { inner: Arc::new(inner) })
+    }
+
+    /// The model's numbers.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.inner.tokenizer
+    }
+
+    /// The checked file behind the model.
+    pub fn gguf(&self) -> &Gguf {
+        &self.inner.gguf
+    }
+
+    /// The chat template: the file's own, or its family's where the file has none.
+    ///
+    /// # Errors
+    /// Where the file's template does not parse, or there is none at all.
+    pub fn chat_template(&self) -> Result<&ChatTemplate> {
+        match &self.inner.template {
+            TemplateState::Ready(t) => Ok(t),
+            TemplateState::Broken(why) => Err(Error::Parameter(why.clone())),
+            TemplateState::None => Err(Error::NoChatTemplate),
+        }
+    }
+
+    /// Whether there is a chat template, sound or not.
+    pub fn has_chat_template(&self) -> bool {
+        !matches!(self.inner.template, TemplateState::None)
+    }
+
+    /// Threads of the model's pool.
+    pub fn threads(&self) -> usize {
+        self.inner.pool.threads()
+    }
+
+    /// The instruction set in use, as `SMALLMIND_ISA` names it.
+    pub fn isa(&self) -> &'static str {
+        self.inner.kernels.name
+    }
+
+    /// Whether weights and activations are F32.
+    pub fn is_precise(&self) -> bool {
+        self.inner.precise
+    }
+
+    /// Bytes of packed weights, which one decoded token reads once.
+    pub fn weight_bytes(&self) -> usize {
+        self.inner.plan.bytes_per_token()
+    }
+
+    /// The sampling that the file recommends, or the field's usual where it does not.
+    ///
+    /// # Errors
+    /// Where a recommended value is of the wrong type or out of range.
+    pub fn recommended_sampling(&self) -> Result<crate::sample::SamplingParams> {
+        vocab::recommended_sampling(&self.inner.gguf)
+    }
+
+    pub(crate) fn pass(&self) -> Pass<'_> {
+        let i = &*self.inner;
+        Pass { config: &i.config, plan: &i.plan, gguf: &i.gguf, kernels: i.kernels, pool: &i.pool }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.inner.plan
+    }
+}
+
+/// Threads that the system grants this process: the standard library looks at affinity and control-group quotas.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}

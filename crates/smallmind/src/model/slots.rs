@@ -1,0 +1,173 @@
+//! Every weight there can be: its name in a file, its shape, and which families need it. One table for all families,
+//! because GGUF's names are uniform.
+
+use super::arch::{Arch, Mlp, Norm, Position, Qkv};
+use super::config::Config;
+
+/// A place for a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table below says what each is")]
+pub(crate) enum Slot {
+    TokenEmbd,
+    PositionEmbd,
+    OutputNorm,
+    OutputNormBias,
+    Output,
+    RopeFreqs,
+    AttnNorm,
+    AttnNormBias,
+    AttnQ,
+    AttnQBias,
+    AttnK,
+    AttnKBias,
+    AttnV,
+    AttnVBias,
+    AttnQkv,
+    AttnQkvBias,
+    AttnQNorm,
+    AttnKNorm,
+    AttnOut,
+    AttnOutBias,
+    PostAttnNorm,
+    MlpNorm,
+    MlpNormBias,
+    MlpGate,
+    MlpGateBias,
+    MlpUp,
+    MlpUpBias,
+    MlpDown,
+    MlpDownBias,
+    PostMlpNorm,
+}
+
+/// Whether a family has a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The file must have it.
+    Required,
+    /// Used where the file has it.
+    Optional,
+    /// No part of the family: a file that has it is not what it says.
+    Absent,
+}
+
+/// A weight's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `[rows, k]`, `k` contiguous.
+    Matrix(usize, usize),
+    /// `[n]`.
+    Vector(usize),
+}
+
+/// One row of the table.
+pub(crate) struct Spec {
+    pub(crate) slot: Slot,
+    /// GGUF's name; `{}` is the layer.
+    gguf: &'static str,
+    pub(crate) shape: fn(&Config) -> Shape,
+    pub(crate) need: fn(&Arch) -> Need,
+}
+
+const REQUIRED: fn(&Arch) -> Need = |_| Need::Required;
+const OPTIONAL: fn(&Arch) -> Need = |_| Need::Optional;
+const SPLIT: fn(&Arch) -> Need = |a| when(a.qkv == Qkv::Split);
+const SPLIT_BIAS: fn(&Arch) -> Need = |a| may(a.qkv == Qkv::Split);
+const FUSED: fn(&Arch) -> Need = |a| when(a.qkv == Qkv::Fused);
+const FUSED_BIAS: fn(&Arch) -> Need = |a| may(a.qkv == Qkv::Fused);
+const LAYER_NORM: fn(&Arch) -> Need = |a| when(a.norm == Norm::Layer);
+const QK_NORM: fn(&Arch) -> Need = |a| when(a.qk_norm);
+const POST_NORM: fn(&Arch) -> Need = |a| when(a.post_norms);
+const GATED: fn(&Arch) -> Need = |a| when(a.mlp == Mlp::Gated);
+const GATED_BIAS: fn(&Arch) -> Need = |a| may(a.mlp == Mlp::Gated);
+const LEARNED: fn(&Arch) -> Need = |a| when(a.position == Position::Learned);
+const ROPE: fn(&Arch) -> Need = |a| may(a.position != Position::Learned);
+const HIDDEN: fn(&Config) -> Shape = |c| Shape::Vector(c.hidden);
+
+const fn when(needed: bool) -> Need {
+    if needed { Need::Required } else { Need::Absent }
+}
+
+const fn may(allowed: bool) -> Need {
+    if allowed { Need::Optional } else { Need::Absent }
+}
+
+const fn spec(slot: Slot, gguf: &'static str, shape: fn(&Config) -> Shape, need: fn(&Arch) -> Need) -> Spec {
+    Spec { slot, gguf, shape, need }
+}
+
+/// The table.
+pub(crate) const SLOTS: &[Spec] = &[
+    spec(Slot::TokenEmbd, "token_embd.weight", |c| Shape::Matrix(c.vocab, c.hidden), REQUIRED),
+    spec(Slot::PositionEmbd, "position_embd.weight", |c| Shape::Matrix(c.context, c.hidden), LEARNED),
+    spec(Slot::OutputNorm, "output_norm.weight", HIDDEN, REQUIRED),
+    spec(Slot::OutputNormBias, "output_norm.bias", HIDDEN, LAYER_NORM),
+    // Where it is missing, the embedding serves (tied).
+    spec(Slot::Output, "output.weight", |c| Shape::Matrix(c.vocab, c.hidden), OPTIONAL),
+    spec(Slot::RopeFreqs, "rope_freqs.weight", |c| Shape::Vector(c.rope.dim / 2), ROPE),
+    spec(Slot::AttnNorm, "blk.{}.attn_norm.weight", HIDDEN, REQUIRED),
+    spec(Slot::AttnNormBias, "blk.{}.attn_norm.bias", HIDDEN, LAYER_NORM),
+    spec(Slot::AttnQ, "blk.{}.attn_q.weight", |c| Shape::Matrix(c.q_dim(), c.hidden), SPLIT),
+    spec(Slot::AttnQBias, "blk.{}.attn_q.bias", |c| Shape::Vector(c.q_dim()), SPLIT_BIAS),
+    spec(Slot::AttnK, "blk.{}.attn_k.weight", |c| Shape::Matrix(c.kv_dim(), c.hidden), SPLIT),
+    spec(Slot::AttnKBias, "blk.{}.attn_k.bias", |c| Shape::Vector(c.kv_dim()), SPLIT_BIAS),
+    spec(Slot::AttnV, "blk.{}.attn_v.weight", |c| Shape::Matrix(c.kv_dim(), c.hidden), SPLIT),
+    spec(Slot::AttnVBias, "blk.{}.attn_v.bias", |c| Shape::Vector(c.kv_dim()), SPLIT_BIAS),
+    spec(
+        Slot::AttnQkv,
+        "blk.{}.attn_qkv.weight",
+        |c| Shape::Matrix(c.q_dim() + 2 * c.kv_dim(), c.hidden),
+        FUSED,
+    ),
+    spec(
+        Slot::AttnQkvBias,
+        "blk.{}.attn_qkv.bias",
+        |c| Shape::Vector(c.q_dim() + 2 * c.kv_dim()),
+        FUSED_BIAS,
+    ),
+    spec(Slot::AttnQNorm, "blk.{}.attn_q_norm.weight", |c| Shape::Vector(c.head_dim), QK_NORM),
+    spec(Slot::AttnKNorm, "blk.{}.attn_k_norm.weight", |c| Shape::Vector(c.head_dim), QK_NORM),
+    spec(Slot::AttnOut, "blk.{}.attn_output.weight", |c| Shape::Matrix(c.hidden, c.q_dim()), REQUIRED),
+    spec(Slot::AttnOutBias, "blk.{}.attn_output.bias", HIDDEN, OPTIONAL),
+    spec(Slot::PostAttnNorm, "blk.{}.post_attention_norm.weight", HIDDEN, POST_NORM),
+    spec(Slot::MlpNorm, "blk.{}.ffn_norm.weight", HIDDEN, REQUIRED),
+    spec(Slot::MlpNormBias, "blk.{}.ffn_norm.bias", HIDDEN, LAYER_NORM),
+    spec(Slot::MlpGate, "blk.{}.ffn_gate.weight", |c| Shape::Matrix(c.ffn, c.hidden), GATED),
+    spec(Slot::MlpGateBias, "blk.{}.ffn_gate.bias", |c| Shape::Vector(c.ffn), GATED_BIAS),
+    spec(Slot::MlpUp, "blk.{}.ffn_up.weight", |c| Shape::Matrix(c.ffn, c.hidden), REQUIRED),
+    spec(Slot::MlpUpBias, "blk.{}.ffn_up.bias", |c| Shape::Vector(c.ffn), OPTIONAL),
+    spec(Slot::MlpDown, "blk.{}.ffn_down.weight", |c| Shape::Matrix(c.hidden, c.ffn), REQUIRED),
+    spec(Slot::MlpDownBias, "blk.{}.ffn_down.bias", HIDDEN, OPTIONAL),
+    spec(Slot::PostMlpNorm, "blk.{}.post_ffw_norm.weight", HIDDEN, POST_NORM),
+];
+
+impl Spec {
+    /// Whether there is one a layer.
+    pub(crate) fn per_layer(&self) -> bool {
+        self.gguf.starts_with("blk.")
+    }
+
+    /// GGUF's name of this weight in a layer.
+    pub(crate) fn name(&self, layer: usize) -> String {
+        self.gguf.replacen("{}", &layer.to_string(), 1)
+    }
+}
+
+/// The row of a slot.
+pub(crate) fn spec_of(slot: Slot) -> &'static Spec {
+    // The enum and the table are in one order; a test holds them together.
+    &SLOTS[slot as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_finds_its_own_row() {
+        for (i, spec) in SLOTS.iter().enumerate() {
+            assert_eq!(spec.slot as usize, i);
+            assert_eq!(spec_of(spec.slot).gguf, spec.gguf);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One conversation with a model: its tokens, its KV cache and its working memory.
+
+mod generate;
+mod stream;
+
+pub use generate::{CancelToken, Finish, GenerateOptions, Generation, Piece, Timings, Token};
+pub use stream::TokenStream;
+
+use crate::error::{Error, Result};
+use crate::kv::{KvCache, KvPrecision};
+use crate::model::Model;
+use crate::model::forward::{Span, forward};
+use crate::model::scratch::Scratch;
+use crate::profile::{Off, Probe};
+
+/// How a session is laid out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Positions that the conversation may fill; `None` takes all the model was made for.
+    pub context: Option<usize>,
+    /// Tokens of one prefill pass: more is faster, and takes more working memory. Changes no bit of any result.
+    pub chunk: usize,
+    /// Storage of K and V; `None` takes F16, or F32 for a model loaded as precise.
+    pub kv: Option<KvPrecision>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        SessionOptions { context: None, chunk: 512, kv: None }
+    }
+}
+
+/// A conversation. Not shared: one session per conversation, any number of sessions per model.
+#[derive(Debug)]
+pub struct Session {
+    model: Model,
+    kv: KvCache,
+    scratch: Scratch,
+    tokens: Vec<u32>,
+    context: usize,
+    /// Rows of logits that the last pass left.
+    logit_rows: usize,
+    chunk: usize,
+}
+
+impl Session {
+    /// An empty conversation. Memory for K and V is taken as the conversation grows.
+    ///
+    /// # Errors
+    /// Where the context asked for is more than the model was made for, or a number is zero.
+    pub fn new(model: &Model, options: &SessionOptions) -> Result<Session> {
+        let trained = model.config().context;
+        let context = options.context.unwrap_or(trained);
+        if context > trained {
+            return Err(Error::ContextTooLarge { asked: context, trained });
+        }
+        if context == 0 || options.chunk == 0 {
+            return Err(Error::Parameter("the context and the prefill chunk hold at least one token".into()));
+        }
+        let chunk = options.chunk.min(context);
+        let precision = options.kv.unwrap_or(match model.is_precise() {
+            true => KvPrecision::F32,
+            false => KvPrecision::F16,
+        });
+        Ok(Session {
+            model: model.clone(),
+            kv: KvCache::new(model.config(), precision, chunk),
+            scratch: Scratch::new(model.config(), model.plan(), chunk),
+            tokens: Vec::new(),
+            context,
+            logit_rows: 0,
+            chunk,
+        })
+    }
+
+    /// The model that the session talks to.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// All tokens so far, prompt and generated.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Positions that the conversation may fill.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Positions still free.
+    pub fn room(&self) -> usize {
+        self.context - self.tokens.len()
+    }
+
+    /// Makes room for `positions` more positions, so that decoding them allocates nothing.
+    pub(crate) fn reserve(&mut self, positions: usize) {
+        let total = (self.tokens.len() + positions).min(self.context);
+        self.kv.reserve(total);
+        self.scratch.reserve(self.model.config(), self.chunk.min(positions.max(1)), total, 1);
+        self.tokens.reserve(total.saturating_sub(self.tokens.len()));
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<()> {
+        let vocab = self.model.config().vocab;
+        if let Some(id) = tokens.iter().find(|id| **id as usize >= vocab) {
+            return Err(Error::UnknownToken { id: *id, vocab });
+        }
+        if tokens.len() > self.room() {
+            let (tokens, context) = (self.tokens.len() + tokens.len(), self.context);
+            return Err(Error::PromptTooLong { tokens, context });
+        }
+        Ok(())
+    }
+
+    /// Appends tokens to the conversation and computes the logits of the last one.
+    ///
+    /// # Errors
+    /// Where there is no token, one is not in the vocabulary, or they do not fit the context; nothing is changed then.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&mut [f32]> {
+        self.prefill_watched(tokens, &mut Off, &|| false)?;
+        Ok(self.logits_mut())
+    }
+
+    /// [`Session::prefill`] with a probe, and given up between chunks where `cancelled` says so. Returns whether all
+    /// tokens were computed.
+    pub(crate) fn prefill_watched<P: Probe>(
+        &mut self,
+        tokens: &[u32],
+        probe: &mut P,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<bool> {
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        self.check(tokens)?;
+        self.reserve(tokens.len());
+        let chunks = tokens.len().div_ceil(self.chunk);
+        for (i, chunk) in tokens.chunks(self.chunk).enumerate() {
+            if cancelled() {
+                return Ok(false);
+            }
+            self.pass(chunk, usize::from(i + 1 == chunks), probe);
+        }
+        Ok(true)
+    }
+
+    /// One forward pass over tokens that were checked and have room.
+    pub(crate) fn pass<P: Probe>(&mut self, tokens: &[u32], logits: usize, probe: &mut P) {
+        let mut spans = [Span { tokens, kv: &mut self.kv, logits }];
+        forward(self.model.pass(), &mut self.scratch, &mut spans, probe);
+        self.logit_rows = logits;
+        self.tokens.extend_from_slice(tokens);
+    }
+
+    /// Appends tokens and computes the logits of each of the last `rows` of them: `[rows, vocab]`.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`], and where `rows` is more than the tokens or than one prefill chunk.
+    pub fn score(&mut self, tokens: &[u32], rows: usize) -> Result<&mut [f32]> {
+        if tokens.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        self.check(tokens)?;
+        if rows > tokens.len().min(self.chunk) {
+            return Err(Error::Parameter(format!(
+                "logits of {rows} rows, and one pass has {}",
+                tokens.len().min(self.chunk)
+            )));
+        }
+        let (ahead, last) = tokens.split_at((tokens.len() - rows) / self.chunk * self.chunk);
+        let (ahead2, last) =
+            if last.len() > self.chunk { last.split_at(last.len() - rows) } else { last.split_at(0) };
+        for part in [ahead, ahead2] {
+            if !part.is_empty() {
+                self.prefill(part)?;
+            }
+        }
+        self.reserve(last.len());
+        self.scratch.reserve(self.model.config(), last.len(), self.tokens.len() + last.len(), rows);
+        self.pass(last, rows, &mut Off);
+        Ok(self.logits_mut())
+    }
+
+    /// The logits that the last pass left, `[rows, vocab]`; empty before the first.
+    pub fn logits_mut(&mut self) -> &mut [f32] {
+        let n = self.logit_rows * self.model.config().vocab;
+        &mut self.scratch.logits[..n]
+    }
+
+    /// Forgets the conversation from token `len` on (or all of it, where windowed layers no longer hold the past that
+    /// the rest would need). Returns how many tokens are left; the caller prefills the others again.
+    pub fn truncate(&mut self, len: usize) -> usize {
+        let left = self.kv.truncate(len);
+        self.tokens.truncate(left);
+        self.logit_rows = 0;
+        left
+    }
+}
