@@ -12,7 +12,6 @@ It may not use the network or an unseeded generator.
 """
 import ctypes
 import json
-import math
 import os
 import sys
 import tempfile
@@ -53,6 +52,7 @@ class Case:
     rope_factors: list | None = None
     types: dict = field(default_factory=dict)  # tensor suffix -> type; the rest is F32
     std: float = 0.2
+    embedding_std: float = 0.5
 
 
 def rope_case(name: str, about: str, **more) -> Case:
@@ -92,18 +92,20 @@ CASES = [
               heads=4, kv_heads=1, head_dim=16, rope_base=1e6, tied=False),
     rope_case("gemma3", "sandwich norms, head norms, GELU, scaled embeddings; six layers of which the last sees everything, window 8",
               arch="gemma3", layers=6, heads=2, kv_heads=1, head_dim=24, ffn=48, rope_base=1e6, keys={"attention.sliding_window": 8}),
+    rope_case("gemma3-pattern", "every second of four layers sees everything, by its key; window 5, its own output matrix", arch="gemma3",
+              layers=4, heads=4, kv_heads=2, head_dim=12, ffn=48, rope_base=1e6, tied=False,
+              keys={"attention.sliding_window": 5, "attention.sliding_window_pattern": 2}),
     rope_case("llama-q8_0", "every matrix in Q8_0", types={m: Type.Q8_0 for m in MATRICES}),
     rope_case("llama-mixed", "matrices in Q4_0, Q8_0, Q5_0, Q4_1, Q5_1, F16 and BF16", types=dict(zip(MATRICES, [
         Type.Q4_0, Type.Q8_0, Type.Q5_0, Type.Q4_1, Type.Q5_1, Type.F16, Type.BF16, Type.Q8_0]))),
-    rope_case("llama-kquants", "matrices in Q2_K to Q6_K", hidden=256, layers=1, heads=4, kv_heads=2, head_dim=64, ffn=256, std=0.06,
+    rope_case("llama-kquants", "matrices in Q2_K to Q6_K", hidden=256, layers=1, heads=4, kv_heads=2, head_dim=64, ffn=256,
+              std=0.1, embedding_std=0.12,
               types=dict(zip(MATRICES, [Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.Q3_K, Type.Q2_K, Type.Q4_K, Type.Q6_K, Type.Q6_K]))),
 ]
 
-PIECES = [a + b for a in "the" for b in "anr"] + ["the", "and", "ing"]
-
 
 def vocabulary(kind: str) -> tuple[list[str], list[int], list[float], list[str]]:
-    """Tokens, their types, scores (SentencePiece) and merges (BPE): 96 of them, enough to write lower-case English."""
+    """Tokens, their types, scores (SentencePiece) and merges (BPE): at most 96, enough for lower-case English."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     digits = [chr(c) for c in range(ord("0"), ord("9") + 1)]
     punctuation = list(".,;:!?'\"()-/")
@@ -152,12 +154,12 @@ def tensors(case: Case, vocab: int) -> dict[str, np.ndarray]:
     w = Weights(case)
     gpt2, gemma = case.arch == "gpt2", case.arch == "gemma3"
     q, kv = case.heads * case.head_dim, case.kv_heads * case.head_dim
-    w.matrix("token_embd.weight", vocab, case.hidden, std=0.5)
+    w.matrix("token_embd.weight", vocab, case.hidden, std=case.embedding_std)
     if gpt2:
         w.matrix("position_embd.weight", case.context, case.hidden, std=0.5)
     w.norm("output_norm", case.hidden, bias=gpt2)
     if not case.tied:
-        w.matrix("output.weight", vocab, case.hidden)
+        w.matrix("output.weight", vocab, case.hidden, std=0.5)
     if case.rope_factors:
         w.tensors["rope_freqs.weight"] = np.array(case.rope_factors, dtype=np.float32)
     for i in range(case.layers):

@@ -51,7 +51,7 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Longest silence of a server before the connection counts as broken.
     pub stall_timeout: Duration,
-    /// How many tries in a row may bring no byte before a download is given up.
+    /// How many tries in a row may bring less than 64 KiB before a download is given up.
     pub retries: u32,
     /// Wait before the first new try; doubled for each further one.
     pub retry_pause: Duration,

@@ -16,6 +16,9 @@ use crate::name::is_sha256;
 use crate::progress::Progress;
 use crate::store::{hash_file, remove_any, write_json};
 
+/// A try that brings less than this counts as having brought nothing, so that a server that drips ends the patience.
+const FRUITFUL_BYTES: u64 = 64 << 10;
+
 /// A file on a server.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
@@ -128,7 +131,7 @@ impl Download<'_> {
                 Err(error) if error.is_transient() || (self.received && is_network(&error)) => Some(error),
                 Err(error) => return Err(error),
             };
-            fruitless = if self.have() > before { 0 } else { fruitless + 1 };
+            fruitless = if self.have() >= before.saturating_add(FRUITFUL_BYTES) { 0 } else { fruitless + 1 };
             if fruitless > self.limits.retries {
                 return Err(error.unwrap_or_else(|| self.wrong("the server keeps changing the file")));
             }

@@ -257,13 +257,22 @@ pub(crate) fn network(url: &str, error: &ureq::Error) -> HubError {
         }
         ureq::Error::Io(error) => match error.kind() {
             ErrorKind::ConnectionRefused => (format!("{host} refuses connections; check the address"), false),
-            ErrorKind::InvalidData | ErrorKind::InvalidInput => {
-                (format!("the connection to {host} failed ({error})"), false)
-            }
             ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => {
                 (format!("{host} cannot be reached from here ({error})"), false)
             }
-            _ => (format!("the connection to {host} broke ({error}); pull again to continue"), true),
+            ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::TimedOut
+            | ErrorKind::WouldBlock => {
+                (format!("the connection to {host} broke ({error}); pull again to continue"), true)
+            }
+            // Among them names that cannot be looked up, which have no kind of their own.
+            _ => (
+                format!("there is no connection to {host} ({error}); check the network and HTTPS_PROXY"),
+                false,
+            ),
         },
         ureq::Error::Protocol(error) => (format!("{host} broke off or does not speak HTTP ({error})"), true),
         other => (format!("the request to {host} failed ({other})"), false),

@@ -1,5 +1,7 @@
 //! The Hugging Face hub and the package index, played by a server on the loopback interface.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod server;
 
 use server::{Answer, Server, Watch, config, gguf, index_page, sum, tree, wheel};

@@ -1,5 +1,7 @@
 //! Plain addresses against a server that behaves and one that does not; loopback only.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod server;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -178,7 +180,6 @@ fn a_silent_server_is_given_up() {
     settings.stall_timeout = Duration::from_millis(150);
     settings.retries = 0;
     let error = Hub::new(settings).pull(&format!("{}/m.gguf", server.url), &mut Silent);
-    // The first kilobyte came in, so one fruitless try follows.
     let error = error.unwrap_err().to_string();
     assert!(error.contains("stopped sending"), "{error}");
     assert!(models(home.path()).is_empty());
@@ -354,8 +355,8 @@ fn a_full_disk_is_told_and_a_later_pull_continues() {
     });
     let sized = Server::start(|request| Answer::file(request, &gguf(3_000_000, 1), "\"a\""));
     let hub = Hub::new(config(folder.path(), &server.url));
-    let late = hub.pull(&format!("{}/m.gguf", server.url), &mut Silent);
     let early = hub.pull(&format!("{}/m.gguf", sized.url), &mut Silent);
+    let late = hub.pull(&format!("{}/m.gguf", server.url), &mut Silent);
     let installed = models(folder.path());
     let grown = mount(&["mount", "-o", "remount,size=16m"]).is_ok_and(|status| status.success());
     let after =

@@ -1,12 +1,132 @@
-//! stub
-/// x
-#[derive(Debug)]
-pub struct ChatTemplate;
-/// x
-#[derive(Debug)]
-pub struct Message;
-/// x
-#[derive(Debug)]
-pub struct RenderOptions;
-/// x
-pub fn builtin_template(_f: &str) -> Option<&'static str> { None }
+//! Messages to one prompt, by the chat template of the model (Jinja, as `transformers` runs it).
+//! A template is code from a foreign file: [`guard`] decides what it may cost. Templates cannot read files or the network.
+
+mod builtin;
+mod functions;
+mod guard;
+mod json;
+mod print;
+mod scan;
+
+use std::sync::Arc;
+
+use minijinja::value::ValueMap;
+use minijinja::{Environment, Value};
+use serde::Serialize;
+
+use crate::TextError;
+
+pub use builtin::builtin_template;
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`, `tool`.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message of `role` saying `content`.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+}
+
+/// What a rendering needs besides the messages.
+#[derive(Debug, Clone)]
+pub struct RenderOptions {
+    /// End with the opening of the assistant's turn.
+    pub add_generation_prompt: bool,
+    /// Tools the model may call, as a JSON array in the OpenAI form.
+    pub tools: Option<serde_json::Value>,
+    /// Further variables (`enable_thinking`); those above and the messages win over them.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+    /// The time `strftime_now` tells, in seconds since 1970 UTC; the clock's where absent.
+    pub now_s: Option<i64>,
+    /// The longest prompt allowed, in bytes. The server sets four times its context.
+    pub max_bytes: usize,
+}
+
+impl Default for RenderOptions {
+    fn default() -> Self {
+        Self {
+            add_generation_prompt: true,
+            tools: None,
+            extra: serde_json::Map::new(),
+            now_s: None,
+            max_bytes: 16 << 20,
+        }
+    }
+}
+
+/// A compiled chat template; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Arc<Environment<'static>>,
+    bos_token: String,
+    eos_token: String,
+    /// Whether the template mentions tools at all.
+    mentions_tools: bool,
+}
+
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Compiles `source`; `bos_token` and `eos_token` are the texts the template may write (`<s>`), empty for none.
+    ///
+    /// # Errors
+    /// [`TextError::TemplateLimit`] for a source over 64 KiB or nested deeper than any real one,
+    /// [`TextError::TemplateSyntax`] where it does not parse.
+    pub fn compile(source: &str, bos_token: &str, eos_token: &str) -> Result<Self, TextError> {
+        let source = scan::prepare(source)?;
+        let mentions_tools = source.contains("tools");
+        let environment = guard::on_large_stack(move || {
+            let mut environment = guard::environment();
+            functions::register(&mut environment);
+            environment
+                .add_template_owned(NAME, source)
+                .map_err(|e| TextError::TemplateSyntax(guard::describe(&e)))?;
+            Ok(environment)
+        })?;
+        Ok(Self {
+            environment: Arc::new(environment),
+            bos_token: bos_token.to_owned(),
+            eos_token: eos_token.to_owned(),
+            mentions_tools,
+        })
+    }
+
+    /// The prompt for `messages`.
+    ///
+    /// # Errors
+    /// [`TextError::TemplateRefused`] where the template raises an exception, [`TextError::TemplateRender`] where it
+    /// fails, [`TextError::TemplateLimit`] where it takes over a second, loops without end or writes too much.
+    pub fn render(&self, messages: &[Message], options: RenderOptions) -> Result<String, TextError> {
+        let mut variables = ValueMap::new();
+        for (name, value) in &options.extra {
+            variables.insert(Value::from(name.as_str()), Value::from_serialize(value));
+        }
+        variables.insert("messages".into(), Value::from_serialize(messages));
+        variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
+        variables.insert("bos_token".into(), self.bos_token.as_str().into());
+        variables.insert("eos_token".into(), self.eos_token.as_str().into());
+        // As transformers has it: defined, and none where there are no tools.
+        variables.insert("tools".into(), Value::from_serialize(&options.tools));
+        if let Some(now) = options.now_s {
+            variables.insert(functions::NOW.into(), now.into());
+        }
+        let variables = Value::from_object(functions::Variables(variables));
+        let input_bytes = messages.iter().map(|m| m.content.len() + m.role.len()).sum::<usize>();
+        let environment = Arc::clone(&self.environment);
+        let (max_bytes, tools) = (options.max_bytes, options.tools);
+        let tool_bytes = tools.filter(|_| self.mentions_tools).map_or(0, |t| t.to_string().len());
+        guard::on_large_stack(move || {
+            guard::render(&environment, NAME, variables, input_bytes + tool_bytes, max_bytes)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

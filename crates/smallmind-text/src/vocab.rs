@@ -277,11 +277,11 @@ impl Vocab {
                 }
             }
         }
-        for id in END_TEXTS.iter().filter_map(|t| self.id(t.as_bytes())) {
+        for id in self.all_ids(END_TEXTS) {
             self.types[id as usize] = TokenType::Control;
             ends.insert(id);
         }
-        for id in ALWAYS_VISIBLE.iter().filter_map(|t| self.id(t.as_bytes())) {
+        for id in self.all_ids(ALWAYS_VISIBLE) {
             self.types[id as usize] = TokenType::UserDefined;
         }
         ends.extend(named.into_iter().flatten());
@@ -303,6 +303,10 @@ impl Vocab {
             self.types[id as usize] = kind;
         }
         self.end_of_generation = ends.into_iter().collect();
+    }
+
+    fn all_ids(&self, texts: &[&str]) -> Vec<u32> {
+        texts.iter().filter_map(|t| self.id(t.as_bytes())).collect()
     }
 
     /// The id of the token stored as `text`.

@@ -63,7 +63,7 @@ fn parts_are_joined_in_order_and_an_interrupted_join_is_continued() {
     assert_eq!(std::fs::read(&model.path).unwrap(), gguf(SIZE, 1));
     assert_eq!(server.asked("/files/part1"), 1, "a finished part is not downloaded again");
     assert_eq!(hub.list().unwrap()[0].licence.as_deref(), Some("MIT"));
-    assert_eq!(tree(&model.path.parent().unwrap().to_path_buf()), ["m.gguf", "manifest.json"]);
+    assert_eq!(tree(model.path.parent().unwrap()), ["m.gguf", "manifest.json"]);
 }
 
 #[test]

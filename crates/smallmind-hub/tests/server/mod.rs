@@ -1,6 +1,11 @@
 //! A stand-in for model hubs and package indexes on the loopback interface, with the misbehaviours of real ones.
 //! Used by tests only.
-#![allow(dead_code, unreachable_pub, reason = "shared by several test binaries, each of which uses a part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by several test binaries, each of which uses a part"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

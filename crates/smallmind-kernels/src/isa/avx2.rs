@@ -113,10 +113,11 @@ impl Isa for Avx2 {
     fn load_bf16(self, x: &[u16; 16]) -> F {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe {
-            let widen = |p: *const u16| {
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
-            };
-            [widen(x.as_ptr()), widen(x.as_ptr().add(8))]
+            let (lo, hi) = (_mm_loadu_si128(x.as_ptr().cast()), _mm_loadu_si128(x.as_ptr().add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(lo))),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(hi))),
+            ]
         }
     }
     #[inline(always)]

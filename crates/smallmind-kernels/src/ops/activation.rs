@@ -24,23 +24,23 @@ fn gelu<I: Isa>(isa: I, x: I::F) -> I::F {
 /// `gate = silu(gate) · up`.
 #[inline(always)]
 pub(crate) fn silu_mul<I: Isa>(isa: I, gate: &mut [f32], up: &[f32]) {
-    zip(isa, gate, up, |g, u| isa.mul(silu(isa, g), u));
+    zip!(isa, gate, up, |g, u| isa.mul(silu(isa, g), u));
 }
 
 /// `gate = gelu(gate) · up`.
 #[inline(always)]
 pub(crate) fn gelu_mul<I: Isa>(isa: I, gate: &mut [f32], up: &[f32]) {
-    zip(isa, gate, up, |g, u| isa.mul(gelu(isa, g), u));
+    zip!(isa, gate, up, |g, u| isa.mul(gelu(isa, g), u));
 }
 
 /// `x = silu(x)`.
 #[inline(always)]
 pub(crate) fn silu_in_place<I: Isa>(isa: I, x: &mut [f32]) {
-    map(isa, x, |v| silu(isa, v));
+    map!(isa, x, |v| silu(isa, v));
 }
 
 /// `x = gelu(x)`.
 #[inline(always)]
 pub(crate) fn gelu_in_place<I: Isa>(isa: I, x: &mut [f32]) {
-    map(isa, x, |v| gelu(isa, v));
+    map!(isa, x, |v| gelu(isa, v));
 }

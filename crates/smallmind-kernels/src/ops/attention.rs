@@ -6,6 +6,7 @@
 //! V as `[PAGE][padded head_dim]`.
 
 use super::exp::exp;
+use super::{map, zip};
 use crate::isa::{Isa, LANES, max_lane, sum};
 
 /// Positions of one page.
@@ -327,18 +328,16 @@ pub(crate) fn merge<I: Isa>(isa: I, state: &mut Partial, out: &mut [f32], page: 
         return;
     }
     let max = if page.max > state.max { page.max } else { state.max };
-    let weight = |m: f32| {
-        let mut e = [0.0; LANES];
-        isa.store(exp(isa, isa.splat(m - max)), &mut e);
-        e[0]
-    };
-    let (a, b) = (weight(state.max), weight(page.max));
+    let mut e = [0.0; LANES];
+    (e[0], e[1]) = (state.max - max, page.max - max);
+    isa.store(exp(isa, isa.load(&e)), &mut e);
+    let (a, b) = (e[0], e[1]);
     *state = Partial { max, sum: state.sum.mul_add(a, page.sum * b) };
-    super::zip(isa, out, page_out, |o, p| isa.fma(o, isa.splat(a), isa.mul(p, isa.splat(b))));
+    zip!(isa, out, page_out, |o, p| isa.fma(o, isa.splat(a), isa.mul(p, isa.splat(b))));
 }
 
 /// Divides by the sum of the softmax: the attention's output.
 #[inline(always)]
 pub(crate) fn finish<I: Isa>(isa: I, state: Partial, out: &mut [f32]) {
-    super::map(isa, out, |v| isa.div(v, isa.splat(state.sum)));
+    map!(isa, out, |v| isa.div(v, isa.splat(state.sum)));
 }

@@ -8,41 +8,70 @@ pub(crate) mod norm;
 pub(crate) mod quantize;
 pub(crate) mod rope;
 
-use crate::isa::{Isa, LANES};
+// Macros and not functions that take closures: a closure is compiled without the caller's target features, and where it
+// is not inlined every intrinsic in it becomes a call.
 
-/// Calls `f` on 16 values at a time, the rest padded with zeros: the same operations for the tail as for the body.
-#[inline(always)]
-pub(crate) fn map<I: Isa>(isa: I, x: &mut [f32], f: impl Fn(I::F) -> I::F) {
-    let (body, tail) = x.as_chunks_mut::<LANES>();
-    for v in body {
-        let y = f(isa.load(v));
-        isa.store(y, v);
-    }
-    if !tail.is_empty() {
-        let mut v = [0.0; LANES];
-        v[..tail.len()].copy_from_slice(tail);
-        let y = f(isa.load(&v));
-        isa.store(y, &mut v);
-        tail.copy_from_slice(&v[..tail.len()]);
-    }
+/// Puts `$body` in place of every 16 values `$v`, the rest padded with zeros: the same operations for the tail as for
+/// the body.
+macro_rules! map {
+    ($isa:ident, $x:expr, |$v:ident| $body:expr) => {{
+        let (whole, tail) = $x.as_chunks_mut::<{ $crate::isa::LANES }>();
+        for lanes in whole {
+            let $v = $isa.load(lanes);
+            let y = $body;
+            $isa.store(y, lanes);
+        }
+        if !tail.is_empty() {
+            let mut lanes = [0.0; $crate::isa::LANES];
+            lanes[..tail.len()].copy_from_slice(tail);
+            let $v = $isa.load(&lanes);
+            let y = $body;
+            $isa.store(y, &mut lanes);
+            tail.copy_from_slice(&lanes[..tail.len()]);
+        }
+    }};
 }
 
-/// `x[i] = f(x[i], y[i])` on the shorter of the two lengths.
-#[inline(always)]
-pub(crate) fn zip<I: Isa>(isa: I, x: &mut [f32], y: &[f32], f: impl Fn(I::F, I::F) -> I::F) {
-    let n = x.len().min(y.len());
-    let (xs, xt) = x[..n].as_chunks_mut::<LANES>();
-    let (ys, yt) = y[..n].as_chunks::<LANES>();
-    for (a, b) in xs.iter_mut().zip(ys) {
-        let v = f(isa.load(a), isa.load(b));
-        isa.store(v, a);
-    }
-    if !xt.is_empty() {
-        let (mut a, mut b) = ([0.0; LANES], [0.0; LANES]);
-        a[..xt.len()].copy_from_slice(xt);
-        b[..yt.len()].copy_from_slice(yt);
-        let v = f(isa.load(&a), isa.load(&b));
-        isa.store(v, &mut a);
-        xt.copy_from_slice(&a[..xt.len()]);
-    }
+/// [`map!`] with 16 values `$b` of a second slice beside: `x[i] = body(x[i], y[i])` on the shorter of the two lengths.
+macro_rules! zip {
+    ($isa:ident, $x:expr, $y:expr, |$a:ident, $b:ident| $body:expr) => {{
+        let n = $x.len().min($y.len());
+        let (xs, xt) = $x[..n].as_chunks_mut::<{ $crate::isa::LANES }>();
+        let (ys, yt) = $y[..n].as_chunks::<{ $crate::isa::LANES }>();
+        for (x, y) in xs.iter_mut().zip(ys) {
+            let ($a, $b) = ($isa.load(x), $isa.load(y));
+            let v = $body;
+            $isa.store(v, x);
+        }
+        if !xt.is_empty() {
+            let (mut x, mut y) = ([0.0; $crate::isa::LANES], [0.0; $crate::isa::LANES]);
+            x[..xt.len()].copy_from_slice(xt);
+            y[..yt.len()].copy_from_slice(yt);
+            let ($a, $b) = ($isa.load(&x), $isa.load(&y));
+            let v = $body;
+            $isa.store(v, &mut x);
+            xt.copy_from_slice(&x[..xt.len()]);
+        }
+    }};
 }
+
+/// Folds every 16 values `$v` into `$acc`, the rest padded with `$pad`, and adds the lanes up by the fixed tree.
+macro_rules! reduce {
+    ($isa:ident, $x:expr, $pad:expr, |$v:ident, $acc:ident| $body:expr) => {{
+        let (whole, tail) = $x.as_chunks::<{ $crate::isa::LANES }>();
+        let mut $acc = $isa.splat(0.0);
+        for lanes in whole {
+            let $v = $isa.load(lanes);
+            $acc = $body;
+        }
+        if !tail.is_empty() {
+            let mut lanes = [$pad; $crate::isa::LANES];
+            lanes[..tail.len()].copy_from_slice(tail);
+            let $v = $isa.load(&lanes);
+            $acc = $body;
+        }
+        $crate::isa::sum($isa, $acc)
+    }};
+}
+
+pub(crate) use {map, reduce, zip};

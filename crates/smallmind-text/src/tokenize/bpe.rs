@@ -1,9 +1,7 @@
 //! Byte-level byte-pair encoding: a word's bytes merge in the order of the merges' ranks. Sees one fragment at a time;
 //! special tokens are cut out before.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
+use super::queue::Queue;
 use crate::error::quote;
 use crate::vocab::{FastMap, Vocab};
 use crate::{Pretokenizer, TextError};
@@ -25,7 +23,8 @@ pub(super) struct Bpe {
     /// Two neighbours (left in the high half) to the rank of their merge and the symbol they become.
     merges: FastMap<u64, (u32, Symbol)>,
     tokens: u32,
-    /// What a symbol past the vocabulary is written as: one token a byte where the vocabulary has it.
+    /// What a symbol past the vocabulary is written as: one token a byte, and nothing for bytes that have no token
+    /// (SmolLM2 lacks some that no text of its time uses); llama.cpp drops them as well.
     spelled: Vec<Box<[u32]>>,
     /// Whole words, by their bytes, for vocabularies that look there before merging.
     whole: Option<FastMap<Box<[u8]>, u32>>,
@@ -123,7 +122,7 @@ impl Bpe {
             .iter()
             .map(|text| {
                 let chars = std::str::from_utf8(text).unwrap_or_default().chars();
-                chars.filter_map(|c| vocab.id(c.encode_utf8(&mut [0; 4]).as_bytes()).or(vocab.unk)).collect()
+                chars.filter_map(|c| vocab.id(c.encode_utf8(&mut [0; 4]).as_bytes())).collect()
             })
             .collect();
         let whole = pre.ignore_merges.then(|| {
@@ -259,17 +258,14 @@ impl Word {
         self.next.clear();
         self.next.extend(1..=len);
         let Self { symbols, merges, prev, next } = self;
-        // Rank in the high half, place in the low: of equal ranks the leftmost goes first.
-        let entry = |rank: u32, at: u32| Reverse(u64::from(rank) << 32 | u64::from(at));
-        let seeds: Vec<_> = merges
-            .iter()
-            .zip(0u32..)
-            .filter(|((rank, _), _)| *rank != NONE)
-            .map(|(&(rank, _), at)| entry(rank, at))
-            .collect();
-        let mut queue = BinaryHeap::from(seeds);
-        while let Some(Reverse(best)) = queue.pop() {
-            let (rank, at) = ((best >> 32) as u32, best as u32 as usize);
+        let mut queue = Queue::default();
+        for (&(rank, _), at) in merges.iter().zip(0u32..) {
+            if rank != NONE {
+                queue.push(rank, at);
+            }
+        }
+        while let Some((rank, at)) = queue.pop() {
+            let at = at as usize;
             if merges[at].0 != rank {
                 continue;
             }
@@ -279,18 +275,18 @@ impl Word {
             merges[right].0 = NONE;
             next[at] = next[right];
             merges[at] = (NONE, NONE);
-            if next[at] < len {
-                prev[next[at] as usize] = at as u32;
-                merges[at] = find(bpe, symbols[at], symbols[next[at] as usize]);
-                if merges[at].0 != NONE {
-                    queue.push(entry(merges[at].0, at as u32));
-                }
-            }
             if prev[at] != NONE {
                 let left = prev[at] as usize;
                 merges[left] = find(bpe, symbols[left], symbols[at]);
                 if merges[left].0 != NONE {
-                    queue.push(entry(merges[left].0, left as u32));
+                    queue.push(merges[left].0, left as u32);
+                }
+            }
+            if next[at] < len {
+                prev[next[at] as usize] = at as u32;
+                merges[at] = find(bpe, symbols[at], symbols[next[at] as usize]);
+                if merges[at].0 != NONE {
+                    queue.push(merges[at].0, at as u32);
                 }
             }
         }

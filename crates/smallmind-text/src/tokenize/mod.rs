@@ -2,6 +2,7 @@
 //! Knows no files and no templates.
 
 mod bpe;
+mod queue;
 mod special;
 mod spm;
 
@@ -78,7 +79,7 @@ impl Tokenizer {
         if opts.add_special && self.add_bos {
             ids.extend(self.vocab.bos);
         }
-        let fragments = self.specials.split(&self.vocab, text, opts.parse_special);
+        let fragments = self.specials.split(text, opts.parse_special);
         match &self.algorithm {
             Algorithm::Bpe(bpe) => {
                 let mut session = bpe.session();

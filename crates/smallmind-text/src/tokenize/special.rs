@@ -70,7 +70,7 @@ impl Specials {
     }
 
     /// The fragments of `text` in order; no text fragment is empty.
-    pub(super) fn split<'t>(&self, _vocab: &Vocab, text: &'t str, parse_special: bool) -> Vec<Fragment<'t>> {
+    pub(super) fn split<'t>(&self, text: &'t str, parse_special: bool) -> Vec<Fragment<'t>> {
         let finder = if parse_special { &self.all } else { &self.always };
         let hits = finder.as_ref().map(|f| f.hits(text)).unwrap_or_default();
         let mut fragments = Vec::with_capacity(2 * hits.len() + 1);
@@ -115,43 +115,43 @@ impl Finder {
         let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return Vec::new() };
         let mut longest_at: HashMap<StateID, usize> = HashMap::new();
         let mut hits = Vec::new();
-        // The stretch being gathered: where matches overlap, it grows.
-        let mut stretch: Option<(usize, usize)> = None;
+        // The stretch being gathered, and the number of the token that ends it: where matches overlap, it grows.
+        let mut stretch: Option<(usize, usize, usize)> = None;
         for (i, &byte) in text.as_bytes().iter().enumerate() {
             state = self.automaton.next_state(Anchored::No, state, byte);
             if !self.automaton.is_special(state) || !self.automaton.is_match(state) {
                 continue;
             }
-            let longest = *longest_at.entry(state).or_insert_with(|| self.longest(state));
-            let (start, end) = ((i + 1).saturating_sub(longest), i + 1);
+            let number = *longest_at.entry(state).or_insert_with(|| self.longest(state));
+            let (start, end) = ((i + 1).saturating_sub(self.tokens[number].1.len()), i + 1);
             stretch = match stretch {
-                Some((from, to)) if start < to => Some((from.min(start), end)),
-                Some((from, to)) => {
-                    self.settle(text, from, to, &mut hits);
-                    Some((start, end))
+                Some((from, to, _)) if start < to => Some((from.min(start), end, number)),
+                before => {
+                    if let Some((from, to, number)) = before {
+                        self.settle(text, from, to, number, &mut hits);
+                    }
+                    Some((start, end, number))
                 }
-                None => Some((start, end)),
             };
         }
-        if let Some((from, to)) = stretch {
-            self.settle(text, from, to, &mut hits);
+        if let Some((from, to, number)) = stretch {
+            self.settle(text, from, to, number, &mut hits);
         }
         hits
     }
 
+    /// The number of the longest token that ends in `state`; the lowest number is the longest.
     fn longest(&self, state: StateID) -> usize {
         let patterns = 0..self.automaton.match_len(state);
-        let lens = patterns.map(|i| self.tokens[self.automaton.match_pattern(state, i).as_usize()].1.len());
-        lens.max().unwrap_or(0)
+        patterns.map(|i| self.automaton.match_pattern(state, i).as_usize()).min().unwrap_or(0)
     }
 
     /// Decides one stretch: the longest token first, each as often as it fits, as llama.cpp does.
-    fn settle(&self, text: &str, from: usize, to: usize, hits: &mut Vec<Hit>) {
-        // A token as long as the stretch: nothing longer can be inside, so it wins.
+    fn settle(&self, text: &str, from: usize, to: usize, last: usize, hits: &mut Vec<Hit>) {
         let stretch = &text[from..to];
-        let whole = self.tokens.partition_point(|(_, t)| t.len() > stretch.len());
-        let same = self.tokens[whole..].iter().take_while(|(_, t)| t.len() == stretch.len());
-        if let Some((id, _)) = same.into_iter().find(|(_, t)| **t == *stretch) {
+        let (id, token) = &self.tokens[last];
+        // A token as long as the stretch: nothing longer can be inside, so it wins.
+        if token.len() == stretch.len() {
             hits.push(Hit { start: from, end: to, id: *id });
             return;
         }

@@ -1,9 +1,7 @@
 //! SentencePiece's merging by score: two neighbours merge where their text together is a token, best score first.
 //! What stays without a token is written as bytes. Sees one fragment at a time; special tokens are cut out before.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
+use super::queue::Queue;
 use crate::vocab::Vocab;
 
 /// U+2581, which stands for a blank.
@@ -77,11 +75,11 @@ impl Spm {
         for left in 0..symbols.len() as u32 {
             keys.push(self.key(vocab, text, &symbols, left));
         }
-        let seeds: Vec<_> =
-            keys.iter().zip(0u32..).filter(|(k, _)| **k != NONE).map(|(&k, at)| Reverse(entry(k, at))).collect();
-        let mut queue = BinaryHeap::from(seeds);
-        while let Some(Reverse(best)) = queue.pop() {
-            let (key, left) = ((best >> 32) as u32, best as u32);
+        let mut queue = Queue::default();
+        for (&key, at) in keys.iter().zip(0u32..).filter(|(key, _)| **key != NONE) {
+            queue.push(key, at);
+        }
+        while let Some((key, left)) = queue.pop() {
             if keys[left as usize] != key {
                 continue;
             }
@@ -101,7 +99,7 @@ impl Spm {
                 let key = self.key(vocab, text, &symbols, at);
                 keys[at as usize] = key;
                 if key != NONE {
-                    queue.push(Reverse(entry(key, at)));
+                    queue.push(key, at);
                 }
             }
         }
@@ -131,11 +129,6 @@ impl Spm {
         // Not a number was refused, so the largest key (NONE) is never a score.
         !ascending
     }
-}
-
-/// Queue entries compare by key, then by place.
-fn entry(key: u32, at: u32) -> u64 {
-    u64::from(key) << 32 | u64::from(at)
 }
 
 /// Appends a token's text with its `▁` as blanks.
