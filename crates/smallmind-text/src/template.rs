@@ -10,16 +10,14 @@ mod scan;
 
 use std::sync::Arc;
 
-use minijinja::value::ValueMap;
 use minijinja::{Environment, Value};
-use serde::Serialize;
 
 use crate::TextError;
 
 pub use builtin::builtin_template;
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Who speaks: `system`, `user`, `assistant`, `tool`.
     pub role: String,
@@ -67,8 +65,6 @@ pub struct ChatTemplate {
     environment: Arc<Environment<'static>>,
     bos_token: String,
     eos_token: String,
-    /// Whether the template mentions tools at all.
-    mentions_tools: bool,
 }
 
 const NAME: &str = "chat_template";
@@ -81,7 +77,6 @@ impl ChatTemplate {
     /// [`TextError::TemplateSyntax`] where it does not parse.
     pub fn compile(source: &str, bos_token: &str, eos_token: &str) -> Result<Self, TextError> {
         let source = scan::prepare(source)?;
-        let mentions_tools = source.contains("tools");
         let environment = guard::on_large_stack(move || {
             let mut environment = guard::environment();
             functions::register(&mut environment);
@@ -94,7 +89,6 @@ impl ChatTemplate {
             environment: Arc::new(environment),
             bos_token: bos_token.to_owned(),
             eos_token: eos_token.to_owned(),
-            mentions_tools,
         })
     }
 
@@ -104,26 +98,23 @@ impl ChatTemplate {
     /// [`TextError::TemplateRefused`] where the template raises an exception, [`TextError::TemplateRender`] where it
     /// fails, [`TextError::TemplateLimit`] where it takes over a second, loops without end or writes too much.
     pub fn render(&self, messages: &[Message], options: RenderOptions) -> Result<String, TextError> {
-        let mut variables = ValueMap::new();
-        for (name, value) in &options.extra {
-            variables.insert(Value::from(name.as_str()), Value::from_serialize(value));
-        }
-        variables.insert("messages".into(), Value::from_serialize(messages));
-        variables.insert("add_generation_prompt".into(), options.add_generation_prompt.into());
-        variables.insert("bos_token".into(), self.bos_token.as_str().into());
-        variables.insert("eos_token".into(), self.eos_token.as_str().into());
-        // As transformers has it: defined, and none where there are no tools.
-        variables.insert("tools".into(), Value::from_serialize(&options.tools));
-        if let Some(now) = options.now_s {
-            variables.insert(functions::NOW.into(), now.into());
-        }
-        let variables = Value::from_object(functions::Variables(variables));
-        let input_bytes = messages.iter().map(|m| m.content.len() + m.role.len()).sum::<usize>();
+        let extra = options.extra.iter().map(|(name, value)| (name.as_str(), json::value(value)));
+        let turns = messages.iter().map(|m| {
+            Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())])
+        });
+        // As transformers has it: tools is always defined, and none where there are none.
+        let own: [(&str, Value); 5] = [
+            ("messages", turns.collect()),
+            ("add_generation_prompt", options.add_generation_prompt.into()),
+            ("bos_token", self.bos_token.as_str().into()),
+            ("eos_token", self.eos_token.as_str().into()),
+            ("tools", options.tools.as_ref().map_or(Value::from(()), json::value)),
+        ];
+        let variables = Value::from_pairs(extra.chain(own));
         let environment = Arc::clone(&self.environment);
-        let (max_bytes, tools) = (options.max_bytes, options.tools);
-        let tool_bytes = tools.filter(|_| self.mentions_tools).map_or(0, |t| t.to_string().len());
         guard::on_large_stack(move || {
-            guard::render(&environment, NAME, variables, input_bytes + tool_bytes, max_bytes)
+            functions::set_now(options.now_s);
+            guard::render(&environment, NAME, variables, options.max_bytes)
         })
     }
 }

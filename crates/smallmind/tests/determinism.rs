@@ -1,0 +1,104 @@
+//! The same tokens give the same logits to the bit: whatever the threads, the prefill chunk, the KV history's making, or
+//! the other sessions at work.
+
+mod support;
+
+use proptest::prelude::*;
+use smallmind::{GenerateOptions, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions};
+
+const TINY: [&str; 7] = ["llama", "qwen3", "gemma3", "gpt2", "llama-q8_0", "llama-mixed", "llama-kquants"];
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|l| l.to_bits()).collect()
+}
+
+/// Logits after every token, prefilled in chunks of `chunk`.
+fn scored(model: &Model, ids: &[u32], chunk: usize, kv: KvPrecision) -> Vec<u32> {
+    let options = SessionOptions { chunk, kv: Some(kv), ..SessionOptions::default() };
+    let mut session = Session::new(model, &options).unwrap();
+    let mut all = Vec::new();
+    for part in ids.chunks(chunk) {
+        all.extend(bits(session.score(part, part.len()).unwrap()));
+    }
+    all
+}
+
+#[test]
+fn chunks_threads_and_decode_give_the_same_bits_in_every_family() {
+    for name in TINY {
+        let one = support::tiny(name, 1, false);
+        let vocab = u32::try_from(one.config().vocab).unwrap();
+        let ids: Vec<u32> = (0..97u32).map(|i| (i * i + 7 * i) % vocab).collect();
+        let ids = &ids[..ids.len().min(one.config().context)];
+        for kv in [KvPrecision::F16, KvPrecision::F32] {
+            // Token by token is decode.
+            let decoded = scored(&one, ids, 1, kv);
+            for threads in [1, 2, 3] {
+                let model = support::tiny(name, threads, false);
+                for chunk in [2, 5, 16, 33, 97] {
+                    assert!(decoded == scored(&model, ids, chunk, kv), "{name}: {threads} threads, chunk {chunk}");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_split_of_any_prompt_gives_the_same_bits(
+        ids in proptest::collection::vec(0u32..60, 2..80),
+        chunk in 1usize..80,
+        name in 0usize..TINY.len(),
+    ) {
+        let model = support::tiny(TINY[name], 2, false);
+        prop_assume!(ids.len() <= model.config().context);
+        let whole = scored(&model, &ids, ids.len(), KvPrecision::F16);
+        prop_assert!(whole == scored(&model, &ids, chunk, KvPrecision::F16));
+    }
+}
+
+#[test]
+fn a_real_model_gives_the_same_bits_across_pages_chunks_and_threads() {
+    for (file, len) in [(support::SMOLLM2, 530), (support::GEMMA3, 600)] {
+        let Some(path) = support::real_model(file) else { return };
+        let load = |threads| Model::load(&path, &LoadOptions { threads: Some(threads), precise: false }).unwrap();
+        let (one, two) = (load(1), load(2));
+        let ids: Vec<u32> = (0..len).map(|i| (i * 7919 + 13) % 40_000).collect();
+        let last = |model: &Model, chunk: usize, rows: usize| {
+            let options = SessionOptions { chunk, ..SessionOptions::default() };
+            let mut session = Session::new(model, &options).unwrap();
+            session.prefill(&ids[..ids.len() - rows]).unwrap();
+            // The last rows one by one: decode over more than one page.
+            let mut logits = Vec::new();
+            for id in &ids[ids.len() - rows..] {
+                logits = bits(session.prefill(&[*id]).unwrap());
+            }
+            logits
+        };
+        let want = last(&two, 512, 3);
+        assert!(want == last(&one, 512, 1), "{file}: threads");
+        assert!(want == last(&two, 67, 5), "{file}: chunks");
+        assert!(want == last(&two, 256, 20), "{file}: decode");
+    }
+}
+
+#[test]
+fn sessions_side_by_side_do_not_disturb_each_other() {
+    let model = support::tiny("qwen3", 2, false);
+    let generate = |seed: u64| {
+        let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+        let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
+        let options =
+            GenerateOptions { max_tokens: Some(24), sampling, ignore_eos: true, ..GenerateOptions::default() };
+        let prompt = [1, 2, 3 + u32::try_from(seed).unwrap()];
+        session.generate(&prompt, &options).unwrap().map(|t| t.unwrap().id).collect::<Vec<_>>()
+    };
+    let alone: Vec<_> = (0..8).map(generate).collect();
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..8).map(|seed| scope.spawn(move || generate(seed))).collect();
+        workers.into_iter().map(|w| w.join().unwrap()).collect()
+    });
+    assert_eq!(alone, together);
+}
