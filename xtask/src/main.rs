@@ -1,2 +1,26 @@
-//! Chores of the workspace.
-fn main() {}
+//! Chores of the workspace: `cargo xtask tidy` checks the rules that the compiler does not.
+//!
+//! The same checks run as tests (`cargo test -p xtask`), so nobody has to remember the command. Nothing here is shipped,
+//! and nothing here changes a file.
+
+mod tidy;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let asked: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["tidy"] => tidy::run(),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy")),
+    };
+    let (report, code) = match outcome {
+        Ok((report, true)) => (report, ExitCode::SUCCESS),
+        Ok((report, false)) => (report, ExitCode::FAILURE),
+        Err(error) => (format!("xtask: {error:#}"), ExitCode::from(2)),
+    };
+    #[allow(clippy::print_stdout, reason = "a command for the terminal")]
+    {
+        println!("{}", report.trim_end());
+    }
+    code
+}

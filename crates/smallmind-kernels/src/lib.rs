@@ -7,6 +7,11 @@
 //! - [`threads`]: the pool, the only place of the engine that creates threads
 //! - `isa`: the instruction sets; [`kernels`] chooses one table of functions once
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "arrays of registers are indexed by constant ranges, so that they stay in registers"
+)]
+
 mod aligned;
 pub mod dtype;
 pub mod half;

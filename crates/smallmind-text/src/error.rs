@@ -39,9 +39,15 @@ impl TextError {
 
 /// Text from a foreign file for use in an error: control characters escaped, at most 64 characters.
 pub(crate) fn quote(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(256)]);
-    let mut quoted: String = text.chars().take(64).flat_map(char::escape_debug).collect();
-    if text.chars().count() > 64 || bytes.len() > 256 {
+    quote_up_to(bytes, 64)
+}
+
+/// As [`quote`], with room for a sentence.
+pub(crate) fn quote_up_to(bytes: &[u8], max_chars: usize) -> String {
+    // Four bytes a character at most, and one more to see that there is more.
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * max_chars + 4)]);
+    let mut quoted: String = text.chars().take(max_chars).flat_map(char::escape_debug).collect();
+    if text.chars().nth(max_chars).is_some() {
         quoted.push('…');
     }
     quoted

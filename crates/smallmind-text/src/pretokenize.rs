@@ -88,13 +88,8 @@ struct Words {
     tail: &'static [char],
 }
 
-const LLAMA3: Words = Words {
-    contractions: Contractions::Apart,
-    cased: false,
-    marks: false,
-    digits: 3,
-    tail: &['\r', '\n'],
-};
+const LLAMA3: Words =
+    Words { contractions: Contractions::Apart, cased: false, marks: false, digits: 3, tail: &['\r', '\n'] };
 const QWEN2: Words = Words { digits: 1, ..LLAMA3 };
 const GPT4O: Words =
     Words { contractions: Contractions::Attached, cased: true, tail: &['\r', '\n', '/'], ..LLAMA3 };
@@ -171,15 +166,26 @@ const ROWS: &[Row] = &[
     ),
     row(
         &[
-            "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "a.x-4.0", "mellum", "modern-bert", "mpt",
-            "olmo", "dolma", "jais", "trillion", "granite-docling", "exaone4",
+            "gpt-2",
+            "phi-2",
+            "jina-es",
+            "jina-de",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "modern-bert",
+            "mpt",
+            "olmo",
+            "dolma",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
         ],
         &[Rule::Gpt2],
     ),
     row(
-        &[
-            "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2",
-        ],
+        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
         &[Rule::Numbers(1), Rule::Gpt2],
     ),
     row(&["falcon"], &[Rule::Signs("$+<=>^~|`"), Rule::Gpt2, Rule::ThreeDigits]),
@@ -198,8 +204,17 @@ const ROWS: &[Row] = &[
     },
     row(
         &[
-            "qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "grok-2", "solar-open", "kormo",
-            "bailingmoe", "bailingmoe2", "llada-moe",
+            "qwen2",
+            "stablelm2",
+            "deepseek-r1-qwen",
+            "megrez",
+            "hunyuan",
+            "grok-2",
+            "solar-open",
+            "kormo",
+            "bailingmoe",
+            "bailingmoe2",
+            "llada-moe",
         ],
         &[Rule::Words(QWEN2)],
     ),
@@ -227,10 +242,7 @@ const ROWS: &[Row] = &[
         &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
         &[Rule::Numbers(3), Rule::Run { lead: none, body: is_deepseek3_cjk }, Rule::DeepSeek3],
     ),
-    row(
-        &["poro-chat", "bloom", "gpt3-finnish"],
-        &[Rule::Run { lead: |c| c == ' ', body: is_bloom_word }],
-    ),
+    row(&["poro-chat", "bloom", "gpt3-finnish"], &[Rule::Run { lead: |c| c == ' ', body: is_bloom_word }]),
     row(&["viking"], &[Rule::Run { lead: |c| c == ' ', body: is_bloom_word }, Rule::Numbers(1)]),
 ];
 
@@ -241,7 +253,10 @@ impl Pretokenizer {
     /// [`TextError::UnknownPretokenizer`] for a name that is not built in: a wrong guess would give wrong ids silently.
     pub fn by_name(name: &str) -> Result<Self, TextError> {
         let row = ROWS.iter().find(|row| row.names.contains(&name)).ok_or_else(|| {
-            TextError::UnknownPretokenizer { name: quote(name.as_bytes()), supported: Self::names().join(", ") }
+            TextError::UnknownPretokenizer {
+                name: quote(name.as_bytes()),
+                supported: Self::names().join(", "),
+            }
         })?;
         Ok(Self { rules: row.rules, ignore_merges: row.ignore_merges, add_bos: row.add_bos })
     }
@@ -397,8 +412,8 @@ impl Words {
             None
         };
         if let Some(start) = start {
-            let end = start
-                + if self.cased { cased_word(&text[start..]) } else { run(&text[start..], in_word) };
+            let end =
+                start + if self.cased { cased_word(&text[start..]) } else { run(&text[start..], in_word) };
             let attached = match self.contractions {
                 Contractions::Attached => contraction(&text[end..], true),
                 _ => 0,
@@ -409,7 +424,9 @@ impl Words {
             return numbers(text, self.digits);
         }
         let skip = usize::from(first == ' ');
-        let signs = run(&text[skip..], |c| !in_word(c) && !matches!(unicode_class(c), C::Letter | C::Number | C::Space));
+        let signs = run(&text[skip..], |c| {
+            !in_word(c) && !matches!(unicode_class(c), C::Letter | C::Number | C::Space)
+        });
         if signs > 0 {
             let end = skip + signs;
             return end + run(&text[end..], |c| self.tail.contains(&c));
@@ -450,7 +467,8 @@ fn deepseek3(text: &str, first: char) -> usize {
     }
     let in_word = |c| matches!(unicode_class(c), C::Letter | C::Mark);
     let is_sign = |c| matches!(unicode_class(c), C::Punctuation | C::Symbol);
-    let skip = if in_word(first) || is_sign(first) || matches!(first, '\r' | '\n') { 0 } else { first.len_utf8() };
+    let skip =
+        if in_word(first) || is_sign(first) || matches!(first, '\r' | '\n') { 0 } else { first.len_utf8() };
     let word = run(&text[skip..], in_word);
     if word > 0 {
         return skip + word;

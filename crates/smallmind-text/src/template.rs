@@ -99,9 +99,9 @@ impl ChatTemplate {
     /// fails, [`TextError::TemplateLimit`] where it takes over a second, loops without end or writes too much.
     pub fn render(&self, messages: &[Message], options: RenderOptions) -> Result<String, TextError> {
         let extra = options.extra.iter().map(|(name, value)| (name.as_str(), json::value(value)));
-        let turns = messages.iter().map(|m| {
-            Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())])
-        });
+        let turns = messages
+            .iter()
+            .map(|m| Value::from_pairs([("role", m.role.as_str()), ("content", m.content.as_str())]));
         // As transformers has it: tools is always defined, and none where there are none.
         let own: [(&str, Value); 5] = [
             ("messages", turns.collect()),

@@ -259,8 +259,7 @@ impl Vocab {
                 )));
             }
         }
-        let mut vocab =
-            Self { texts, types, scores, ids, bos, eos, unk, end_of_generation: Vec::new() };
+        let mut vocab = Self { texts, types, scores, ids, bos, eos, unk, end_of_generation: Vec::new() };
         vocab.settle_roles([eos, eot, eom]);
         Ok(vocab)
     }
@@ -285,9 +284,7 @@ impl Vocab {
             self.types[id as usize] = TokenType::UserDefined;
         }
         ends.extend(named.into_iter().flatten());
-        let has = |ends: &BTreeSet<u32>, text: &str| {
-            self.id(text.as_bytes()).filter(|id| ends.contains(id))
-        };
+        let has = |ends: &BTreeSet<u32>, text: &str| self.id(text.as_bytes()).filter(|id| ends.contains(id));
         // gpt-oss and Solar: where calls have their own ends, <|end|> only closes a part of the answer.
         let call = has(&ends, "<|call|>").or_else(|| has(&ends, "<|calls|>")).is_some();
         let other = has(&ends, "<|return|>").or_else(|| has(&ends, "<|flush|>")).is_some();
@@ -316,10 +313,7 @@ impl Vocab {
 
     /// Whether the token shows in output only when asked for.
     pub(crate) fn is_hidden(&self, id: u32) -> bool {
-        matches!(
-            self.types.get(id as usize),
-            Some(TokenType::Control | TokenType::Unknown) | None
-        )
+        matches!(self.types.get(id as usize), Some(TokenType::Control | TokenType::Unknown) | None)
     }
 
     /// Length of the longest token in bytes.

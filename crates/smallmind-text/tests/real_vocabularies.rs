@@ -1,12 +1,17 @@
 //! Real vocabularies against llama.cpp's own ids, and what must hold for any text.
 //! `golden/*.json`: texts and llama.cpp's ids with and without special-token parsing and BOS.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "test code; a skipped test says so"
+)]
 
 mod support;
 
 use proptest::prelude::*;
-use smallmind_text::{Encode, TextStream, Tokenizer};
+use smallmind_text::{ChatTemplate, Encode, Message, RenderOptions, TextStream, Tokenizer};
 use std::sync::OnceLock;
 
 const SMOLLM2: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -99,7 +104,10 @@ const UGLY: &[&str] = &[
 fn ugly_texts_survive_both_ways() {
     for tokenizer in [smollm2(), gemma3()].into_iter().flatten() {
         for text in UGLY {
-            assert_eq!(tokenizer.detokenize(&tokenizer.encode(text, PLAIN)).replace('▁', " "), text.replace('▁', " "));
+            assert_eq!(
+                tokenizer.detokenize(&tokenizer.encode(text, PLAIN)).replace('▁', " "),
+                text.replace('▁', " ")
+            );
         }
     }
 }
@@ -159,10 +167,21 @@ fn a_megabyte_of_anything_is_encoded_and_comes_back() {
     ];
     for tokenizer in [smollm2(), gemma3()].into_iter().flatten() {
         for text in &texts {
-            let start = std::time::Instant::now();
             let ids = tokenizer.encode(text, Encode { parse_special: true, ..PLAIN });
-            println!("{:?} {} ids: {:?}", text.chars().take(6).collect::<String>(), ids.len(), start.elapsed());
             assert_eq!(&tokenizer.detokenize(&ids), text);
         }
     }
+}
+
+#[test]
+fn the_template_inside_smollm2_gives_the_prompt_transformers_gives() {
+    let Some(metadata) = support::metadata(SMOLLM2) else { return };
+    let source = String::from_utf8(metadata["tokenizer.chat_template"].bytes()).unwrap();
+    let template = ChatTemplate::compile(&source, "<|im_start|>", "<|im_end|>").unwrap();
+    let prompt = template.render(&[Message::new("user", "Hello!")], RenderOptions::default()).unwrap();
+    assert_eq!(
+        prompt,
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
+         <|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n"
+    );
 }

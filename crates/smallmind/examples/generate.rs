@@ -3,7 +3,9 @@
 
 use std::io::Write;
 
-use smallmind::{Encode, GenerateOptions, LoadOptions, Message, Model, RenderOptions, Session, SessionOptions};
+use smallmind::{
+    Encode, GenerateOptions, LoadOptions, Message, Model, RenderOptions, Session, SessionOptions,
+};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);

@@ -10,7 +10,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: score MODEL.gguf START ENDING...".into());
     };
     let model = Model::load(path, &LoadOptions::default())?;
-    let encode = |text: &str, add_special| model.tokenizer().encode(text, Encode { add_special, parse_special: false });
+    let encode = |text: &str, add_special| {
+        model.tokenizer().encode(text, Encode { add_special, parse_special: false })
+    };
     let mut session = Session::new(&model, &SessionOptions::default())?;
     session.prefill(&encode(&start, true))?;
     let begin = session.tokens().len();

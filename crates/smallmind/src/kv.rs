@@ -59,20 +59,23 @@ pub struct KvCache {
     precision: KvPrecision,
     page_len: usize,
     len: usize,
-    /// Positions that the ring of a windowed layer can hold beyond its window: the largest prefill chunk.
-    chunk: usize,
+    /// Positions that windowed layers see, and pages that their rings keep.
+    window: Option<(usize, usize)>,
 }
 
 impl KvCache {
     /// An empty cache for sequences that are prefilled in chunks of at most `chunk` tokens.
     pub(crate) fn new(config: &Config, precision: KvPrecision, chunk: usize) -> KvCache {
+        // The oldest position that a chunk's first row sees and the newest that its last row writes are in the ring at
+        // once.
+        let window = config.window.map(|w| (w, (w + chunk).div_ceil(PAGE) + 1));
         let layers = (0..config.layers)
             .map(|layer| {
-                let ring = config.layer_window(layer).map(|w| (w + chunk).div_ceil(PAGE) + 1);
+                let ring = window.map(|(_, ring)| ring).filter(|_| config.layer_window(layer).is_some());
                 (0..config.kv_heads).map(|_| HeadPages { pages: Vec::new(), ring }).collect()
             })
             .collect();
-        KvCache { layers, precision, page_len: page_len(config.head_dim), len: 0, chunk }
+        KvCache { layers, precision, page_len: page_len(config.head_dim), len: 0, window }
     }
 
     /// Positions filled.
@@ -105,16 +108,17 @@ impl KvCache {
         self.len += tokens;
     }
 
-    /// Forgets all positions from `len` on. Windowed layers keep only so much of the past: where the cut goes further
-    /// back than that, everything is forgotten. Returns the positions that are left.
+    /// Forgets all positions from `len` on. Windowed layers keep only so much of the past: where the cut goes back
+    /// further than that, everything is forgotten. Returns the positions that are left.
     pub(crate) fn truncate(&mut self, len: usize) -> usize {
-        let lost = self.len.saturating_sub(len);
-        let windowed = self.layers.iter().flatten().any(|h| h.ring.is_some());
-        self.len = if windowed && lost > 0 && self.len > PAGE && lost >= self.chunk.min(PAGE) {
-            0
-        } else {
-            self.len.min(len)
-        };
+        if len < self.len {
+            let newest = (self.len - 1) / PAGE;
+            let lost = self.window.is_some_and(|(window, ring)| {
+                let oldest_needed = (len + 1).saturating_sub(window) / PAGE;
+                newest - oldest_needed >= ring
+            });
+            self.len = if lost { 0 } else { len };
+        }
         self.len
     }
 

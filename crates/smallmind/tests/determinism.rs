@@ -36,7 +36,10 @@ fn chunks_threads_and_decode_give_the_same_bits_in_every_family() {
             for threads in [1, 2, 3] {
                 let model = support::tiny(name, threads, false);
                 for chunk in [2, 5, 16, 33, 97] {
-                    assert!(decoded == scored(&model, ids, chunk, kv), "{name}: {threads} threads, chunk {chunk}");
+                    assert!(
+                        decoded == scored(&model, ids, chunk, kv),
+                        "{name}: {threads} threads, chunk {chunk}"
+                    );
                 }
             }
         }
@@ -63,7 +66,8 @@ proptest! {
 fn a_real_model_gives_the_same_bits_across_pages_chunks_and_threads() {
     for (file, len) in [(support::SMOLLM2, 530), (support::GEMMA3, 600)] {
         let Some(path) = support::real_model(file) else { return };
-        let load = |threads| Model::load(&path, &LoadOptions { threads: Some(threads), precise: false }).unwrap();
+        let load =
+            |threads| Model::load(&path, &LoadOptions { threads: Some(threads), precise: false }).unwrap();
         let (one, two) = (load(1), load(2));
         let ids: Vec<u32> = (0..len).map(|i| (i * 7919 + 13) % 40_000).collect();
         let last = |model: &Model, chunk: usize, rows: usize| {
@@ -90,8 +94,12 @@ fn sessions_side_by_side_do_not_disturb_each_other() {
     let generate = |seed: u64| {
         let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
         let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::default() };
-        let options =
-            GenerateOptions { max_tokens: Some(24), sampling, ignore_eos: true, ..GenerateOptions::default() };
+        let options = GenerateOptions {
+            max_tokens: Some(24),
+            sampling,
+            ignore_eos: true,
+            ..GenerateOptions::default()
+        };
         let prompt = [1, 2, 3 + u32::try_from(seed).unwrap()];
         session.generate(&prompt, &options).unwrap().map(|t| t.unwrap().id).collect::<Vec<_>>()
     };

@@ -53,7 +53,8 @@ fn greedy_continuations_are_llama_cpps() {
         let mut session = Session::new(&model, &options).unwrap();
         session.prefill(&case.ids).unwrap();
         for (step, want) in case.greedy.iter().enumerate() {
-            let best = session.logits_mut().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
+            let best =
+                session.logits_mut().iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(i, _)| i);
             if best != Some(*want as usize) {
                 assert!(case.margins[step] < 0.02, "{} parts at step {step}", case.name);
                 break;

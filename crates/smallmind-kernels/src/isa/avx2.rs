@@ -1,5 +1,6 @@
 //! AVX2 with FMA and F16C: two 256-bit registers are the virtual vector.
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
+#![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
 use std::arch::x86_64::*;
 
@@ -131,7 +132,7 @@ impl Isa for Avx2 {
         unsafe { [_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1])] }
     }
     #[inline(always)]
-    fn from_bits(self, a: I) -> F {
+    fn bits_to_f32(self, a: I) -> F {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { [_mm256_castsi256_ps(a[0]), _mm256_castsi256_ps(a[1])] }
     }

@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI: one 512-bit register is the whole virtual vector.
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
+#![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
 use std::arch::x86_64::*;
 
@@ -119,7 +120,7 @@ impl Isa for Avx512 {
         unsafe { _mm512_cvtps_epi32(a) }
     }
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn bits_to_f32(self, a: __m512i) -> __m512 {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_castsi512_ps(a) }
     }

@@ -54,7 +54,7 @@ pub(crate) trait Isa: Copy + 'static {
     /// f32 to i32, to nearest even. Only for |a| < 2³¹.
     fn to_i32(self, a: Self::F) -> Self::I;
     /// The bits as they are.
-    fn from_bits(self, a: Self::I) -> Self::F;
+    fn bits_to_f32(self, a: Self::I) -> Self::F;
 
     fn isplat(self, x: i32) -> Self::I;
     fn istore(self, a: Self::I, out: &mut [i32; 16]);

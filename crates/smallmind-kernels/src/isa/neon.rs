@@ -2,6 +2,7 @@
 //!
 //! The byte dot product widens and adds in pairs, which every AArch64 has; `sdot` and `i8mm` are a later leaf.
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
+#![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
 use std::arch::aarch64::*;
 
@@ -142,7 +143,7 @@ impl Isa for Neon {
         unsafe { [vcvtnq_s32_f32(a[0]), vcvtnq_s32_f32(a[1]), vcvtnq_s32_f32(a[2]), vcvtnq_s32_f32(a[3])] }
     }
     #[inline(always)]
-    fn from_bits(self, a: I) -> F {
+    fn bits_to_f32(self, a: I) -> F {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
             [

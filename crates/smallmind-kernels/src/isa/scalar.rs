@@ -102,7 +102,7 @@ impl Isa for Scalar {
         a.map(|x| x.round_ties_even() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: [i32; 16]) -> [f32; 16] {
+    fn bits_to_f32(self, a: [i32; 16]) -> [f32; 16] {
         a.map(|x| f32::from_bits(x.cast_unsigned()))
     }
     #[inline(always)]

@@ -9,7 +9,7 @@ mod pack;
 pub(crate) mod tile;
 
 pub use format::ActBlock;
-pub use pack::{RowOrder, pack_rows};
+pub use pack::{FileRows, RowOrder, pack_rows};
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;

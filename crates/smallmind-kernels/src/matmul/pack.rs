@@ -41,23 +41,29 @@ impl RowOrder {
     }
 }
 
-/// Packs row groups `first..` of a `[rows, k]` matrix from the file's bytes into `out` (whole groups of
-/// [`group_bytes`]; rows past the end become zero).
+/// Rows of a file's tensor, as stored.
+#[derive(Clone, Copy, Debug)]
+pub struct FileRows<'a> {
+    /// Type of the bytes.
+    pub dtype: DType,
+    /// `rows` rows of `k` values.
+    pub bytes: &'a [u8],
+    /// Rows.
+    pub rows: usize,
+    /// Values a row, whole blocks.
+    pub k: usize,
+    /// The order in which they are packed.
+    pub order: RowOrder,
+}
+
+/// Packs row groups from `first_group` on into `out` (whole groups of [`group_bytes`]; rows past the end become zero).
 ///
-/// `packed` is `dtype` itself or F32, which dequantizes.
+/// `packed` is the rows' own type or F32, which dequantizes.
 ///
 /// # Panics
 /// Where the slices are not of the shape's size: the loader proved them before.
-pub fn pack_rows(
-    dtype: DType,
-    packed: DType,
-    bytes: &[u8],
-    rows: usize,
-    k: usize,
-    order: RowOrder,
-    first_group: usize,
-    out: &mut [u8],
-) {
+pub fn pack_rows(from: FileRows<'_>, packed: DType, first_group: usize, out: &mut [u8]) {
+    let FileRows { dtype, bytes, rows, k, order } = from;
     let (Some(row_bytes), Some(step)) = (dtype.bytes_of(k), group_bytes(packed, k)) else {
         unreachable!("the loader checked that rows are whole blocks")
     };

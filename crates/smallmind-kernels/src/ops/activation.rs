@@ -14,7 +14,7 @@ fn silu<I: Isa>(isa: I, x: I::F) -> I::F {
 /// GELU in its tanh form (Hendrycks and Gimpel 2016): 0.5 x (1 + tanh u) = x · σ(2u), u = √(2/π)(x + 0.044715 x³).
 #[inline(always)]
 fn gelu<I: Isa>(isa: I, x: I::F) -> I::F {
-    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     let x2 = isa.mul(x, x);
     let inner = isa.fma(isa.splat(0.044_715), x2, isa.splat(1.0));
     let u2 = isa.mul(isa.mul(x, isa.splat(-TWO_SQRT_2_OVER_PI)), inner);

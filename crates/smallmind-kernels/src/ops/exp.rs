@@ -22,6 +22,6 @@ pub(crate) fn exp<I: Isa>(isa: I, x: I::F) -> I::F {
         p = isa.fma(p, r, isa.splat(c));
     }
     // 2^n by its bits: -126 <= n <= 127.
-    let two_n = isa.from_bits(isa.ishl::<23>(isa.iadd(n, isa.isplat(127))));
+    let two_n = isa.bits_to_f32(isa.ishl::<23>(isa.iadd(n, isa.isplat(127))));
     isa.mul(p, two_n)
 }

@@ -15,7 +15,7 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::functions::Refused;
 use crate::TextError;
-use crate::error::quote;
+use crate::error::quote_up_to;
 
 /// 10,000 nested levels at the 5 KiB a level of minijinja's parser measures, with room.
 const STACK_BYTES: usize = 64 << 20;
@@ -81,7 +81,7 @@ pub(super) fn render(
     result.map_err(|error| {
         use std::error::Error as _;
         match error.source().and_then(|s| s.downcast_ref::<Refused>()) {
-            Some(Refused(why)) => TextError::TemplateRefused(quote(why.as_bytes())),
+            Some(Refused(why)) => TextError::TemplateRefused(quote_up_to(why.as_bytes(), 200)),
             None if error.kind() == ErrorKind::OutOfFuel => {
                 TextError::TemplateLimit("it loops without end or builds too much text".into())
             }
@@ -94,7 +94,7 @@ pub(super) fn render(
 /// An error of the engine in one line without the template's control characters.
 pub(super) fn describe(error: &Error) -> String {
     let what = match error.detail() {
-        Some(detail) => format!("{}: {}", error.kind(), quote(detail.as_bytes())),
+        Some(detail) => format!("{}: {}", error.kind(), quote_up_to(detail.as_bytes(), 200)),
         None => error.kind().to_string(),
     };
     match error.line() {

@@ -18,7 +18,12 @@ struct Writer {
 }
 
 /// The filter.
-pub(super) fn tojson(state: &State<'_, '_>, value: &Value, _ensure_ascii: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+pub(super) fn tojson(
+    state: &State<'_, '_>,
+    value: &Value,
+    _ensure_ascii: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
     let _: Option<Value> = kwargs.get("ensure_ascii")?;
     let indent: Option<usize> = kwargs.get("indent")?;
     let separators: Option<Vec<String>> = kwargs.get("separators")?;

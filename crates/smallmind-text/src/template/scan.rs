@@ -50,7 +50,9 @@ pub(super) fn prepare(source: &str) -> Result<String, TextError> {
         let (before, word, arguments) = tag.split_word();
         match word {
             "elif" => elifs += 1,
-            "if" | "for" | "macro" | "call" | "filter" | "with" | "block" | "autoescape" | "generation" => blocks += 1,
+            "if" | "for" | "macro" | "call" | "filter" | "with" | "block" | "autoescape" | "generation" => {
+                blocks += 1
+            }
             "set" if tag.equals.is_none() => blocks += 1,
             _ if word.starts_with("end") => blocks = blocks.saturating_sub(1),
             _ => {}
@@ -192,8 +194,14 @@ mod tests {
 
     #[test]
     fn values_on_their_way_into_a_namespace_are_held() {
-        assert_eq!(prepare("{%- set ns.a = b if c else d -%}").unwrap(), "{%- set ns.a = __held(( b if c else d )) -%}");
-        assert_eq!(prepare("{% set (a, ns.b) = x, 'a=b' %}").unwrap(), "{% set (a, ns.b) = __held(( x, 'a=b' )) %}");
+        assert_eq!(
+            prepare("{%- set ns.a = b if c else d -%}").unwrap(),
+            "{%- set ns.a = __held(( b if c else d )) -%}"
+        );
+        assert_eq!(
+            prepare("{% set (a, ns.b) = x, 'a=b' %}").unwrap(),
+            "{% set (a, ns.b) = __held(( x, 'a=b' )) %}"
+        );
     }
 
     #[test]

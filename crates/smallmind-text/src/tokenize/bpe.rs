@@ -35,7 +35,7 @@ fn pair(left: Symbol, right: Symbol) -> u64 {
 }
 
 /// GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the other 68 for the characters from U+0100 on.
-fn char_of(byte: u8) -> char {
+pub(super) fn char_of(byte: u8) -> char {
     let shift = match byte {
         0..=0x20 => 0x100,
         0x7f..=0xa0 => 0x121 - 0x7f,
@@ -101,7 +101,8 @@ impl Bpe {
         for (byte, slot) in (0u8..=255).zip(bytes.iter_mut()) {
             *slot = interner.number(char_of(byte).encode_utf8(&mut [0; 4]).as_bytes())?;
         }
-        let mut table = FastMap::with_capacity_and_hasher(merges.len(), foldhash::fast::RandomState::default());
+        let mut table =
+            FastMap::with_capacity_and_hasher(merges.len(), foldhash::fast::RandomState::default());
         for (rank, merge) in (0u32..).zip(merges) {
             let (left, right) = split_merge(merge).ok_or_else(|| {
                 TextError::vocabulary(format!(

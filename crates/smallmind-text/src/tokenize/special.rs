@@ -55,9 +55,8 @@ impl Specials {
                 .filter_map(|(id, (text, _))| Some((id, std::str::from_utf8(text).ok()?.into())))
                 .collect::<Vec<(u32, Box<str>)>>()
         };
-        let all = select(|kind| {
-            matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::UserDefined)
-        });
+        let all =
+            select(|kind| matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::UserDefined));
         let name = model_name.to_ascii_lowercase();
         let strips_right = if name.contains("phi-3") || name.contains("phi3") {
             let keeps = ["<unk>", "<s>", "<|endoftext|>"];
@@ -106,7 +105,9 @@ impl Finder {
         let automaton = NFA::builder()
             .match_kind(MatchKind::Standard)
             .build(tokens.iter().map(|(_, text)| text.as_bytes()))
-            .map_err(|e| TextError::vocabulary(format!("its special tokens are too many or too long ({e})")))?;
+            .map_err(|e| {
+                TextError::vocabulary(format!("its special tokens are too many or too long ({e})"))
+            })?;
         Ok(Some(Self { automaton, tokens }))
     }
 
@@ -114,27 +115,22 @@ impl Finder {
     fn hits(&self, text: &str) -> Vec<Hit> {
         let Ok(mut state) = self.automaton.start_state(Anchored::No) else { return Vec::new() };
         let mut longest_at: HashMap<StateID, usize> = HashMap::new();
-        let mut hits = Vec::new();
-        // The stretch being gathered, and the number of the token that ends it: where matches overlap, it grows.
-        let mut stretch: Option<(usize, usize, usize)> = None;
+        // The stretches so far, and the number of the token each ends with: a match takes in all it overlaps.
+        let mut stretches: Vec<(usize, usize, usize)> = Vec::new();
         for (i, &byte) in text.as_bytes().iter().enumerate() {
             state = self.automaton.next_state(Anchored::No, state, byte);
             if !self.automaton.is_special(state) || !self.automaton.is_match(state) {
                 continue;
             }
             let number = *longest_at.entry(state).or_insert_with(|| self.longest(state));
-            let (start, end) = ((i + 1).saturating_sub(self.tokens[number].1.len()), i + 1);
-            stretch = match stretch {
-                Some((from, to, _)) if start < to => Some((from.min(start), end, number)),
-                before => {
-                    if let Some((from, to, number)) = before {
-                        self.settle(text, from, to, number, &mut hits);
-                    }
-                    Some((start, end, number))
-                }
-            };
+            let mut start = (i + 1).saturating_sub(self.tokens[number].1.len());
+            while let Some((from, _, _)) = stretches.pop_if(|(_, to, _)| start < *to) {
+                start = start.min(from);
+            }
+            stretches.push((start, i + 1, number));
         }
-        if let Some((from, to, number)) = stretch {
+        let mut hits = Vec::with_capacity(stretches.len());
+        for (from, to, number) in stretches {
             self.settle(text, from, to, number, &mut hits);
         }
         hits

@@ -29,7 +29,8 @@ impl Spm {
     pub(super) fn new(vocab: &Vocab) -> Self {
         let mut bytes = Box::new([None; 256]);
         for (byte, slot) in (0u8..=255).zip(bytes.iter_mut()) {
-            *slot = vocab.id(format!("<0x{byte:02X}>").as_bytes()).or_else(|| vocab.id(&[byte])).or(vocab.unk);
+            *slot =
+                vocab.id(format!("<0x{byte:02X}>").as_bytes()).or_else(|| vocab.id(&[byte])).or(vocab.unk);
         }
         Self { bytes, longest: vocab.longest() }
     }

@@ -20,7 +20,7 @@ impl Value {
     fn int(&self) -> i64 {
         if let Self::Int(i) = self { *i } else { panic!("not a number: {self:?}") }
     }
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         if let Self::Bytes(b) = self { b.clone() } else { panic!("not text: {self:?}") }
     }
 }

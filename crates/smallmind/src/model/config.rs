@@ -152,6 +152,11 @@ impl Config {
         if keys.optional("expert_count", 0..=MAX_WIDTH)?.is_some_and(|n| n > 0) {
             return Err(keys.invalid("expert_count", "mixtures of experts are not supported".into()));
         }
+        for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+            if keys.positive(key)?.is_some() {
+                return Err(keys.invalid(key, "capped logits are not supported".into()));
+            }
+        }
         let ffn = keys.count("feed_forward_length", 1..=MAX_WIDTH)?;
         let context = keys.count("context_length", 1..=u32::MAX as usize)?;
         let norm_eps = keys.positive(match arch.norm {

@@ -9,10 +9,9 @@ use super::plan::Plan;
 /// Query vectors that one attention task handles, so that a page of K in the first-level cache serves them all.
 const TASK_QUERIES: usize = 32;
 
-/// The buffers. Rows are the tokens of one pass, at most [`Scratch::max_rows`].
+/// The buffers. Rows are the tokens of one pass, at most as many as it was made for.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    max_rows: usize,
     /// The residual stream, `[rows, hidden]`.
     pub(crate) x: Vec<f32>,
     /// Normed rows, and the outputs that a post-norm takes, `[rows, hidden]`.
@@ -67,7 +66,6 @@ impl Scratch {
         let half = config.rope.dim / 2;
         let tables = plan.ropes.len();
         Scratch {
-            max_rows,
             x: floats(max_rows * config.hidden),
             h: floats(max_rows * config.hidden),
             h2: floats(max_rows * config.hidden),
@@ -85,10 +83,6 @@ impl Scratch {
             items: Vec::new(),
             logits: Vec::new(),
         }
-    }
-
-    pub(crate) fn max_rows(&self) -> usize {
-        self.max_rows
     }
 
     /// Makes room for a pass of `rows` rows over `positions` positions with `logit_rows` rows of logits, so that the

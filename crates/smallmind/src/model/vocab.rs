@@ -8,9 +8,9 @@ use super::config::Config;
 use crate::error::Result;
 use crate::sample::SamplingParams;
 
-/// Most layers of tokens that are shown when a template needs a token's text.
+/// A token's literal text, for the template's `bos_token` and `eos_token`; empty where there is none.
 fn token_text(tokenizer: &Tokenizer, id: Option<u32>) -> String {
-    id.map(|id| String::from_utf8_lossy(&tokenizer.piece_special(id)).into_owned()).unwrap_or_default()
+    id.map(|id| String::from_utf8_lossy(tokenizer.piece_special(id)).into_owned()).unwrap_or_default()
 }
 
 /// Builds the tokenizer.

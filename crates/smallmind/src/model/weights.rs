@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memmap2::MmapMut;
 use smallmind_formats::{FormatError, Gguf, TensorInfo};
-use smallmind_kernels::matmul::{self, PackedRef, RowOrder};
+use smallmind_kernels::matmul::{self, FileRows, PackedRef, RowOrder};
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{ALIGN, DType, quant};
 
@@ -180,10 +180,11 @@ impl<'g> Loader<'g> {
                 continue;
             };
             let Some(out) = map.get_mut(range) else { continue };
+            let from = FileRows { dtype: job.tensor.dtype, bytes: data, rows, k, order: job.order };
             // About 64 KB a task.
             let groups_at_once = (65_536 / group).max(1);
             pool.chunks(out, groups_at_once * group, &|i, out| {
-                matmul::pack_rows(job.tensor.dtype, dtype, data, rows, k, job.order, i * groups_at_once, out);
+                matmul::pack_rows(from, dtype, i * groups_at_once, out);
             });
             self.gguf.release(job.tensor);
         }

@@ -210,7 +210,7 @@ impl<P: Probe> Generation<'_, P> {
             return Ok(self.end(Finish::Stop, Some(id)));
         }
         let stopped = match self.options.special {
-            true => self.text.push_into(&tokenizer.piece_special(id), &mut self.out),
+            true => self.text.push_into(tokenizer.piece_special(id), &mut self.out),
             false => self.text.push_into(tokenizer.piece(id), &mut self.out),
         };
         if stopped {

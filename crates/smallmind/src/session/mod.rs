@@ -168,13 +168,13 @@ impl Session {
                 tokens.len().min(self.chunk)
             )));
         }
-        let (ahead, last) = tokens.split_at((tokens.len() - rows) / self.chunk * self.chunk);
-        let (ahead2, last) =
-            if last.len() > self.chunk { last.split_at(last.len() - rows) } else { last.split_at(0) };
-        for part in [ahead, ahead2] {
-            if !part.is_empty() {
-                self.prefill(part)?;
-            }
+        let (ahead, last) = tokens.split_at(tokens.len() - rows);
+        if !ahead.is_empty() {
+            self.prefill(ahead)?;
+        }
+        if last.is_empty() {
+            self.logit_rows = 0;
+            return Ok(self.logits_mut());
         }
         self.reserve(last.len());
         self.scratch.reserve(self.model.config(), last.len(), self.tokens.len() + last.len(), rows);
