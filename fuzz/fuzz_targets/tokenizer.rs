@@ -61,7 +61,7 @@ fuzz_target!(|input: Input<'_>| {
     }
     let Ok(tokenizer) = Tokenizer::new(spec) else { return };
     let ids = tokenizer.encode(input.text, Encode { add_special: true, parse_special: input.parse_special });
-    let back = tokenizer.detokenize(&ids);
+    tokenizer.detokenize(&ids);
     let mut stream = TextStream::new(vec![input.stop]);
     let mut streamed = String::new();
     for &id in &ids {
@@ -70,6 +70,7 @@ fuzz_target!(|input: Input<'_>| {
     }
     // Names such as <|im_end|> are control tokens whatever their type says.
     if input.whole && normal && !input.spm && !input.parse_special && tokenizer.end_of_generation().is_empty() {
-        assert_eq!(back, input.text);
+        let plain = tokenizer.encode(input.text, Encode::default());
+        assert_eq!(tokenizer.detokenize(&plain), input.text);
     }
 });

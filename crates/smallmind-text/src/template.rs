@@ -5,6 +5,7 @@ mod builtin;
 mod functions;
 mod guard;
 mod json;
+mod methods;
 mod print;
 mod scan;
 
@@ -80,6 +81,7 @@ impl ChatTemplate {
         let environment = guard::on_large_stack(move || {
             let mut environment = guard::environment();
             functions::register(&mut environment);
+            methods::register(&mut environment);
             environment
                 .add_template_owned(NAME, source)
                 .map_err(|e| TextError::TemplateSyntax(guard::describe(&e)))?;

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let model = Model::load(path, &LoadOptions::default())?;
     let messages = [Message::new("user", question)];
-    let prompt = model.chat_template()?.render(&messages, &RenderOptions::default())?;
+    let prompt = model.chat_template()?.render(&messages, RenderOptions::default())?;
     let prompt = model.tokenizer().encode(&prompt, Encode { add_special: false, parse_special: true });
 
     let mut session = Session::new(&model, &SessionOptions::default())?;

@@ -1,5 +1,10 @@
 //! The same tokens give the same logits to the bit: whatever the threads, the prefill chunk, the KV history's making, or
 //! the other sessions at work.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "this is test code, though clippy cannot see it"
+)]
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! Every architecture, RoPE variant and a mix of weight types against llama.cpp's logits for the same tiny models
 //! (`testdata/golden/README.md` says how they were made).
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "this is test code, though clippy cannot see it"
+)]
 
 mod support;
 

@@ -1,5 +1,10 @@
 //! Sessions and generation: limits, stop texts, cancelling, going on, windows, and decoding without allocating.
 #![allow(unsafe_code, reason = "a counting allocator")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "this is test code, though clippy cannot see it"
+)]
 
 mod support;
 

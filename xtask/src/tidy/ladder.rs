@@ -26,9 +26,12 @@ const RUNGS: &[&[&str]] = &[
     &["model::plan"],
     // The working memory of a pass, then the pass.
     &["model::scratch"],
-    &["model::forward", "model::attention"],
+    &["model::pass"],
+    &["model::attention"],
+    &["model::forward"],
     // A loaded model.
-    &["model", "model::vocab"],
+    &["model::vocab"],
+    &["model"],
     &["session"],
     &["perplexity"],
 ];

@@ -118,9 +118,12 @@ impl Gguf {
         self.map.get(tensor.range())
     }
 
-    /// Gives the resident memory of a tensor's whole pages back to the system; reading it again fetches it from the
-    /// file. Worth it once a tensor has been repacked. Does nothing for bytes that were never a file.
-    pub fn release(&self, tensor: &TensorInfo) {
-        self.map.release(tensor.range());
+    /// Gives the resident memory of a part of a tensor (`part`, in bytes of it; whole pages only) back to the system;
+    /// reading it again fetches it from the file. Worth it once that part has been repacked. Does nothing for bytes
+    /// that were never a file.
+    pub fn release(&self, tensor: &TensorInfo, part: std::ops::Range<usize>) {
+        let range = tensor.range();
+        let at = |offset: usize| range.start.saturating_add(offset).min(range.end);
+        self.map.release(at(part.start)..at(part.end));
     }
 }

@@ -154,7 +154,7 @@ fn tensors_are_found_by_name_and_their_bytes_are_aligned() {
     assert_eq!(file.tensor("norm2"), None);
     for t in file.tensors() {
         assert!(file.data(t).as_ptr().addr().is_multiple_of(8) && t.offset().is_multiple_of(32));
-        file.release(t);
+        file.release(t, 0..t.bytes());
     }
 }
 

@@ -38,6 +38,8 @@ impl Isa for Avx2 {
 
     const NAME: &'static str = "avx2";
     const BIAS: i32 = 0;
+    const TOKENS: usize = 4;
+    const QUERIES: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {

@@ -39,6 +39,8 @@ impl Isa for Avx512 {
 
     const NAME: &'static str = "avx512";
     const BIAS: i32 = 128;
+    const TOKENS: usize = 8;
+    const QUERIES: usize = 6;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

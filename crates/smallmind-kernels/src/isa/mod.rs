@@ -30,6 +30,10 @@ pub(crate) trait Isa: Copy + 'static {
     const NAME: &'static str;
     /// [`Isa::dot_i8`] adds `Σ (w + BIAS) · x`: 128 where the hardware multiplies unsigned by signed bytes.
     const BIAS: i32;
+    /// Tokens of one matmul tile: as many accumulators as fit the registers beside 8 vectors of weights. A power of two.
+    const TOKENS: usize;
+    /// Query vectors that share each load of K and V, for the same reason; 2, 4 or 6.
+    const QUERIES: usize;
 
     fn splat(self, x: f32) -> Self::F;
     fn load(self, x: &[f32; 16]) -> Self::F;

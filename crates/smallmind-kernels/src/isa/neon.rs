@@ -39,6 +39,8 @@ impl Isa for Neon {
 
     const NAME: &'static str = "neon";
     const BIAS: i32 = 0;
+    const TOKENS: usize = 4;
+    const QUERIES: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> F {
@@ -106,16 +108,28 @@ impl Isa for Neon {
     }
     #[inline(always)]
     fn max(self, a: F, b: F) -> F {
+        // By comparison, so that a NaN gives the second operand as on the other ISAs.
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
-            [vmaxq_f32(a[0], b[0]), vmaxq_f32(a[1], b[1]), vmaxq_f32(a[2], b[2]), vmaxq_f32(a[3], b[3])]
+            [
+                vbslq_f32(vcgtq_f32(a[0], b[0]), a[0], b[0]),
+                vbslq_f32(vcgtq_f32(a[1], b[1]), a[1], b[1]),
+                vbslq_f32(vcgtq_f32(a[2], b[2]), a[2], b[2]),
+                vbslq_f32(vcgtq_f32(a[3], b[3]), a[3], b[3]),
+            ]
         }
     }
     #[inline(always)]
     fn min(self, a: F, b: F) -> F {
+        // By comparison, so that a NaN gives the second operand as on the other ISAs.
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
-            [vminq_f32(a[0], b[0]), vminq_f32(a[1], b[1]), vminq_f32(a[2], b[2]), vminq_f32(a[3], b[3])]
+            [
+                vbslq_f32(vcltq_f32(a[0], b[0]), a[0], b[0]),
+                vbslq_f32(vcltq_f32(a[1], b[1]), a[1], b[1]),
+                vbslq_f32(vcltq_f32(a[2], b[2]), a[2], b[2]),
+                vbslq_f32(vcltq_f32(a[3], b[3]), a[3], b[3]),
+            ]
         }
     }
     #[inline(always)]

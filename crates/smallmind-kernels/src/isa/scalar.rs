@@ -40,6 +40,8 @@ impl Isa for Scalar {
 
     const NAME: &'static str = "scalar";
     const BIAS: i32 = 0;
+    const TOKENS: usize = 2;
+    const QUERIES: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; 16] {

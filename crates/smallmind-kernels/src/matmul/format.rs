@@ -13,7 +13,7 @@
 use crate::isa::Isa;
 
 /// Rows of one group.
-pub(crate) const GROUP: usize = 16;
+pub const GROUP: usize = 16;
 /// Values of one activation block.
 pub(crate) const BLOCK: usize = 32;
 

@@ -8,14 +8,14 @@ pub(crate) mod kquant;
 mod pack;
 pub(crate) mod tile;
 
-pub use format::ActBlock;
+pub use format::{ActBlock, GROUP};
 pub use pack::{FileRows, RowOrder, pack_rows};
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;
 use crate::table::Kernels;
 use crate::threads::Pool;
-use format::{BLOCK, GROUP};
+use format::BLOCK;
 use tile::{OutPtr, Piece};
 
 /// Row groups of a matrix of `rows` rows.

@@ -114,22 +114,18 @@ fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
         let last = p.groups.end.min(first + PANEL);
         let mut t = 0;
         while t < p.tokens {
-            let left = p.tokens - t;
+            // The widest tile that the ISA and the tokens left allow.
+            let width = I::TOKENS.min(1 << (p.tokens - t).ilog2());
             for g in first..last {
                 let group = &units[g * per_group..(g + 1) * per_group];
-                match left {
-                    8.. => tile::<I, F, 8>(isa, p, group, g, t),
-                    4.. => tile::<I, F, 4>(isa, p, group, g, t),
-                    2.. => tile::<I, F, 2>(isa, p, group, g, t),
+                match width {
+                    8 if I::TOKENS >= 8 => tile::<I, F, 8>(isa, p, group, g, t),
+                    4 if I::TOKENS >= 4 => tile::<I, F, 4>(isa, p, group, g, t),
+                    2 => tile::<I, F, 2>(isa, p, group, g, t),
                     _ => tile::<I, F, 1>(isa, p, group, g, t),
                 }
             }
-            t += match left {
-                8.. => 8,
-                4.. => 4,
-                2.. => 2,
-                _ => 1,
-            };
+            t += width;
         }
         first = last;
     }

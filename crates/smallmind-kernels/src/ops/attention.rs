@@ -117,9 +117,6 @@ fn write_as<I: Isa, E: Element>(isa: I, page: &mut [E], slot: usize, k: &[f32], 
     }
 }
 
-/// Query vectors that one call attends for: all share the key/value head.
-pub(crate) const MAX_QUERIES: usize = 4;
-
 /// What one call computes: `queries` vectors against positions of one page.
 #[derive(Debug)]
 pub struct PageTask<'a> {
@@ -151,13 +148,16 @@ fn attend_as<I: Isa, E: Element>(isa: I, page: &[E], t: &mut PageTask<'_>) {
     let n = t.seen.len();
     let mut first = 0;
     while first < n {
-        match n - first {
-            4.. => queries::<I, E, 4>(isa, page, t, first),
-            3 => queries::<I, E, 3>(isa, page, t, first),
+        let width = (n - first).min(I::QUERIES);
+        match width {
+            6 if I::QUERIES >= 6 => queries::<I, E, 6>(isa, page, t, first),
+            5 if I::QUERIES >= 6 => queries::<I, E, 5>(isa, page, t, first),
+            4 if I::QUERIES >= 4 => queries::<I, E, 4>(isa, page, t, first),
+            3 if I::QUERIES >= 4 => queries::<I, E, 3>(isa, page, t, first),
             2 => queries::<I, E, 2>(isa, page, t, first),
             _ => queries::<I, E, 1>(isa, page, t, first),
         }
-        first += (n - first).min(MAX_QUERIES);
+        first += width;
     }
 }
 

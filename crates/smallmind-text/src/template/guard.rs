@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
-use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::functions::Refused;
 use crate::TextError;
@@ -35,7 +34,6 @@ pub(super) fn environment() -> Environment<'static> {
     if let Ok(syntax) = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build() {
         environment.set_syntax(syntax);
     }
-    environment.set_unknown_method_callback(unknown_method_callback);
     environment.set_formatter(super::print::format);
     environment
 }

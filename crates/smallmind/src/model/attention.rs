@@ -8,7 +8,7 @@ use std::ops::Range;
 use smallmind_kernels::attention::{PAGE, PageTask, Partial, padded};
 
 use super::config::MAX_GROUP;
-use super::forward::{Pass, Span};
+use super::pass::{Pass, Span};
 use super::plan::Layer;
 use super::scratch::{AttnItem, Row, Scratch, block_len, page_part_len, rows_per_task};
 

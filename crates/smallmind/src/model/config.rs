@@ -159,13 +159,11 @@ impl Config {
         }
         let ffn = keys.count("feed_forward_length", 1..=MAX_WIDTH)?;
         let context = keys.count("context_length", 1..=u32::MAX as usize)?;
-        let norm_eps = keys.positive(match arch.norm {
+        let eps_key = match arch.norm {
             arch::Norm::Rms => "attention.layer_norm_rms_epsilon",
             arch::Norm::Layer => "attention.layer_norm_epsilon",
-        })?;
-        let Some(norm_eps) = norm_eps else {
-            return Err(keys.missing("attention.layer_norm_rms_epsilon"));
         };
+        let norm_eps = keys.positive(eps_key)?.ok_or_else(|| keys.missing(eps_key))?;
 
         let Some(embedding) = gguf.tensor("token_embd.weight") else {
             return Err(

@@ -1,39 +1,15 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_formats::Gguf;
-use smallmind_kernels::Kernels;
 use smallmind_kernels::matmul::{Acts, Product, act_blocks, matmul, takes_quantized};
-use smallmind_kernels::threads::Pool;
 
 use super::arch::{Activation, Mlp, Position};
 use super::attention;
-use super::config::Config;
-use super::plan::{Layer, Linear, NormWeights, Plan};
+use super::pass::{Pass, Span};
+use super::plan::{Layer, Linear, NormWeights};
 use super::scratch::{Row, Scratch};
 use super::weights::dequantize;
-use crate::kv::KvCache;
 use crate::profile::{Probe, Stage};
-
-/// New tokens of one sequence.
-pub(crate) struct Span<'a> {
-    /// Ids, all below the vocabulary's size.
-    pub(crate) tokens: &'a [u32],
-    /// The sequence's cache, with room for them.
-    pub(crate) kv: &'a mut KvCache,
-    /// Rows (the last ones) whose logits are wanted.
-    pub(crate) logits: usize,
-}
-
-/// What a pass reads.
-#[derive(Clone, Copy)]
-pub(crate) struct Pass<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) plan: &'a Plan,
-    pub(crate) gguf: &'a Gguf,
-    pub(crate) kernels: &'static Kernels,
-    pub(crate) pool: &'a Pool,
-}
 
 /// Computes the spans' tokens and appends them to their caches. Returns the logits that were asked for,
 /// `[rows, vocab]`, spans in order.

@@ -4,6 +4,7 @@ pub mod arch;
 mod attention;
 pub(crate) mod config;
 pub(crate) mod forward;
+pub(crate) mod pass;
 mod plan;
 pub(crate) mod scratch;
 mod slots;
@@ -19,8 +20,9 @@ use smallmind_kernels::{Kernels, kernels};
 use smallmind_text::{ChatTemplate, Tokenizer};
 
 pub use config::{Config, Rope, RopeScaling};
-use forward::Pass;
+use pass::Pass;
 use plan::Plan;
+use vocab::TemplateState;
 
 use crate::error::{Error, Result};
 
@@ -48,13 +50,6 @@ struct Inner {
     tokenizer: Tokenizer,
     template: TemplateState,
     precise: bool,
-}
-
-/// The file's chat template, compiled when the model is loaded; what is wrong with it is told when it is asked for.
-enum TemplateState {
-    Ready(ChatTemplate),
-    Broken(String),
-    None,
 }
 
 impl std::fmt::Debug for Model {

@@ -3,10 +3,16 @@
 use smallmind_formats::{FormatError, Gguf};
 use smallmind_text::{ChatTemplate, TokenType, Tokenizer, VocabKind, VocabSpec, builtin_template};
 
-use super::TemplateState;
 use super::config::Config;
 use crate::error::Result;
 use crate::sample::SamplingParams;
+
+/// The file's chat template, compiled when the model is loaded; what is wrong with it is told when it is asked for.
+pub(super) enum TemplateState {
+    Ready(ChatTemplate),
+    Broken(String),
+    None,
+}
 
 /// A token's literal text, for the template's `bos_token` and `eos_token`; empty where there is none.
 fn token_text(tokenizer: &Tokenizer, id: Option<u32>) -> String {

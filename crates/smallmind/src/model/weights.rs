@@ -13,6 +13,11 @@ use super::config::Config;
 use super::slots::{Need, SLOTS, Shape, Slot, spec_of};
 use crate::error::{Error, Result};
 
+/// Packed before the file's pages behind it are given back: the most that weights are in memory twice.
+const STEP_BYTES: usize = 4 << 20;
+/// Packed by one task.
+const TASK_BYTES: usize = 64 << 10;
+
 /// A packed `[rows, k]` matrix in the arena.
 #[derive(Clone, Debug)]
 pub(crate) struct Matrix {
@@ -181,12 +186,15 @@ impl<'g> Loader<'g> {
             };
             let Some(out) = map.get_mut(range) else { continue };
             let from = FileRows { dtype: job.tensor.dtype, bytes: data, rows, k, order: job.order };
-            // About 64 KB a task.
-            let groups_at_once = (65_536 / group).max(1);
-            pool.chunks(out, groups_at_once * group, &|i, out| {
-                matmul::pack_rows(from, dtype, i * groups_at_once, out);
-            });
-            self.gguf.release(job.tensor);
+            let at_once = |bytes: usize| (bytes / group).max(1);
+            let (step, task) = (at_once(STEP_BYTES), at_once(TASK_BYTES));
+            for (i, out) in out.chunks_mut(step * group).enumerate() {
+                pool.chunks(out, task * group, &|t, out| {
+                    matmul::pack_rows(from, dtype, i * step + t * task, out)
+                });
+                let done = |groups: usize| (job.first_row + groups * matmul::GROUP) * row_bytes;
+                self.gguf.release(job.tensor, done(i * step)..done((i + 1) * step));
+            }
         }
         Ok(Arena { map: Some(map) })
     }

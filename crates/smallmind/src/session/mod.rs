@@ -9,7 +9,8 @@ pub use stream::TokenStream;
 use crate::error::{Error, Result};
 use crate::kv::{KvCache, KvPrecision};
 use crate::model::Model;
-use crate::model::forward::{Span, forward};
+use crate::model::forward::forward;
+use crate::model::pass::Span;
 use crate::model::scratch::Scratch;
 use crate::profile::{Off, Probe};
 

@@ -1,6 +1,10 @@
 //! What the integration tests share: where models and fixtures are.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "this is test code, though clippy cannot see it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "this is test code, though clippy cannot see it"
+)]
 
 use std::path::{Path, PathBuf};
 

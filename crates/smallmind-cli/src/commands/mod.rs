@@ -1,0 +1,35 @@
+//! One file a command: glue between the arguments, the library and the output.
+
+mod bench;
+mod chat;
+mod list;
+mod perplexity;
+mod pull;
+mod rm;
+mod run;
+mod show;
+mod tokenize;
+mod verify;
+
+use anyhow::Result;
+
+use crate::args::Command;
+use crate::interrupt;
+use crate::output::Out;
+
+/// Runs one command.
+pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
+    interrupt::listen();
+    match command {
+        Command::Run(args) => run::run(args, out),
+        Command::Chat(args) => chat::run(&args, out),
+        Command::Tokenize(args) => tokenize::run(args, out),
+        Command::Perplexity(args) => perplexity::run(&args, out),
+        Command::Bench(args) => bench::run(&args, out),
+        Command::Pull(args) => pull::run(&args, out),
+        Command::List(args) => list::run(&args, out),
+        Command::Show(args) => show::run(&args, out),
+        Command::Verify(args) => verify::run(&args, out),
+        Command::Rm(args) => rm::run(&args, out),
+    }
+}

@@ -1,0 +1,60 @@
+//! Ctrl-C: stops what is under way where that can be stopped in good order, and ends the program where it cannot.
+
+use std::process;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use smallmind::CancelToken;
+
+/// What the next Ctrl-C stops; `None` where it ends the program.
+static CURRENT: Mutex<Option<CancelToken>> = Mutex::new(None);
+
+fn current() -> MutexGuard<'static, Option<CancelToken>> {
+    CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The exit code of an interrupted program: 128 + SIGINT.
+pub(crate) const EXIT_CODE: u8 = 130;
+
+/// Listens for Ctrl-C from now on. A system that grants no handler keeps its default: Ctrl-C ends the program.
+pub(crate) fn listen() {
+    let _ = ctrlc::set_handler(|| {
+        let token = current();
+        match &*token {
+            Some(token) if !token.is_cancelled() => token.cancel(),
+            _ => end(),
+        }
+    });
+}
+
+#[allow(clippy::exit, reason = "the handler's thread has no other way to end the program")]
+fn end() -> ! {
+    process::exit(i32::from(EXIT_CODE))
+}
+
+/// While this lives, the first Ctrl-C cancels its token and the second ends the program.
+pub(crate) struct Guard(CancelToken);
+
+impl Guard {
+    /// Catches Ctrl-C from now on.
+    pub(crate) fn new() -> Guard {
+        let token = CancelToken::default();
+        *current() = Some(token.clone());
+        Guard(token)
+    }
+
+    /// The token, to hand to the work.
+    pub(crate) fn token(&self) -> CancelToken {
+        self.0.clone()
+    }
+
+    /// Whether Ctrl-C came.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        *current() = None;
+    }
+}

@@ -1,0 +1,104 @@
+//! From arguments to settled options: which file, which sampling, how many threads, what context. May read the model;
+//! prints nothing but where a download went.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use smallmind::{KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions};
+use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
+
+use crate::args::{KvType, ModelArgs, Prefill, SamplingArgs, Seed, SessionArgs};
+use crate::output::{Out, Usage, bytes};
+use crate::progress::Bar;
+
+/// A model that is ready, and how long that took.
+pub(crate) struct Loaded {
+    /// As the user named it.
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) model: Model,
+    pub(crate) load: Duration,
+}
+
+/// The hub of this machine.
+pub(crate) fn hub(offline: bool) -> Result<Hub> {
+    Ok(Hub::new(Config { offline, ..Config::from_env()? }))
+}
+
+/// The file behind a name; downloads it where it must.
+pub(crate) fn file(name: Option<&str>, offline: bool, out: &Out) -> Result<LocalModel> {
+    let name = name.unwrap_or(DEFAULT_MODEL);
+    // A local file needs no store, not even a home folder.
+    if let ModelRef::Path(path) = ModelRef::parse(name)?
+        && let Ok(meta) = std::fs::metadata(&path)
+    {
+        let (name, source) = (name.to_owned(), "a local file".to_owned());
+        return Ok(LocalModel { name, path, bytes: meta.len(), sha256: None, source, pulled: false });
+    }
+    let local = hub(offline)?.resolve(name, &mut Bar::new(out))?;
+    if local.pulled {
+        out.note(&format!("{} ({}) is kept at {}", local.name, bytes(local.bytes), local.path.display()));
+    }
+    Ok(local)
+}
+
+/// Threads of a flag: 0 is all that the system grants.
+pub(crate) fn threads(flag: usize) -> Option<usize> {
+    (flag > 0).then_some(flag)
+}
+
+/// Finds and loads the model.
+pub(crate) fn load(args: &ModelArgs, out: &Out) -> Result<Loaded> {
+    let local = file(args.model.as_deref(), args.offline, out)?;
+    let start = Instant::now();
+    let options = LoadOptions { threads: threads(args.threads), precise: args.precise };
+    let model = Model::load(&local.path, &options)?;
+    let load = start.elapsed();
+    out.detail(|| {
+        let (config, threads) = (model.config(), model.threads());
+        let family = config.arch.name;
+        format!("{}: {family}, {threads} threads, {}, loaded in {load:.0?}", local.name, model.isa())
+    });
+    Ok(Loaded { name: local.name, path: local.path, model, load })
+}
+
+/// The model's own sampling, with what the flags change.
+pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> Result<SamplingParams> {
+    let own = model.recommended_sampling()?;
+    let params = SamplingParams {
+        temperature: args.temp.unwrap_or(own.temperature),
+        top_k: args.top_k.unwrap_or(own.top_k),
+        top_p: args.top_p.unwrap_or(own.top_p),
+        min_p: args.min_p.unwrap_or(own.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(own.repeat_penalty),
+        repeat_last_n: args.repeat_last_n.unwrap_or(own.repeat_last_n),
+        presence_penalty: args.presence_penalty.unwrap_or(own.presence_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(own.frequency_penalty),
+        logit_bias: args.logit_bias.clone(),
+        seed: args.seed.and_then(|Seed(seed)| seed),
+    };
+    params.validate().map_err(|wrong| Usage(wrong.to_string()))?;
+    let vocab = model.config().vocab;
+    match params.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
+        Some((id, _)) => Err(Usage(format!("--logit-bias names token {id}, and the model has {vocab}")).into()),
+        None => Ok(params),
+    }
+}
+
+/// The precision of a flag.
+pub(crate) fn kv(flag: Option<KvType>) -> Option<KvPrecision> {
+    flag.map(|kv| match kv {
+        KvType::F16 => KvPrecision::F16,
+        KvType::F32 => KvPrecision::F32,
+    })
+}
+
+/// An empty conversation.
+pub(crate) fn session(model: &Model, args: &SessionArgs, out: &Out) -> Result<Session> {
+    if args.prefill == Prefill::Fast {
+        out.note("the fast prefill is not part of this version: using the exact one");
+    }
+    let context = (args.ctx > 0).then_some(args.ctx);
+    Ok(Session::new(model, &SessionOptions { context, chunk: args.chunk, kv: kv(args.kv_type) })?)
+}

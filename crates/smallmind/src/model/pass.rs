@@ -1,0 +1,29 @@
+//! What one pass of the model is given: the new tokens of some sequences, and everything it reads.
+
+use smallmind_formats::Gguf;
+use smallmind_kernels::Kernels;
+use smallmind_kernels::threads::Pool;
+
+use super::config::Config;
+use super::plan::Plan;
+use crate::kv::KvCache;
+
+/// New tokens of one sequence.
+pub(crate) struct Span<'a> {
+    /// Ids, all below the vocabulary's size.
+    pub(crate) tokens: &'a [u32],
+    /// The sequence's cache, with room for them.
+    pub(crate) kv: &'a mut KvCache,
+    /// Rows (the last ones) whose logits are wanted.
+    pub(crate) logits: usize,
+}
+
+/// What a pass reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) plan: &'a Plan,
+    pub(crate) gguf: &'a Gguf,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) pool: &'a Pool,
+}
