@@ -57,7 +57,14 @@ pub(crate) struct OutputArgs {
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(crate) verbose: bool,
     /// Colours on stderr; NO_COLOR turns them off too
-    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN", help_heading = "Output")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHEN",
+        help_heading = "Output"
+    )]
     pub(crate) color: ColorChoice,
 }
 
@@ -122,7 +129,13 @@ pub(crate) struct SamplingArgs {
     #[arg(short, long, value_parser = seed, allow_negative_numbers = true, value_name = "N", help_heading = "Sampling")]
     pub(crate) seed: Option<Seed>,
     /// Temperature; 0 always takes the most likely token [default: the model's, else 0.8]
-    #[arg(long, visible_alias = "temperature", allow_negative_numbers = true, value_name = "X", help_heading = "Sampling")]
+    #[arg(
+        long,
+        visible_alias = "temperature",
+        allow_negative_numbers = true,
+        value_name = "X",
+        help_heading = "Sampling"
+    )]
     pub(crate) temp: Option<f32>,
     /// Only the K most likely tokens; 0 is off [default: the model's, else 40]
     #[arg(long, value_name = "K", help_heading = "Sampling")]

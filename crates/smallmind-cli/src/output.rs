@@ -58,6 +58,11 @@ impl Out {
         }
     }
 
+    /// Lines on stderr, unless quiet.
+    pub(crate) fn note_lines(&self, lines: &str) {
+        lines.lines().for_each(|line| self.note(line));
+    }
+
     /// A line on stderr that only `--verbose` shows.
     pub(crate) fn detail(&self, line: impl FnOnce() -> String) {
         if self.verbose {

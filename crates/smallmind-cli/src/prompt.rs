@@ -58,7 +58,8 @@ pub(crate) fn plain(model: &Model, text: &str) -> Vec<u32> {
 
 /// The ids of a conversation that the model is to go on with: BOS once, whether the template writes it or not.
 pub(crate) fn conversation(model: &Model, messages: &[Message]) -> Result<Vec<u32>> {
-    let text = model.chat_template()?.render(messages, RenderOptions::default()).map_err(smallmind::Error::from)?;
+    let text =
+        model.chat_template()?.render(messages, RenderOptions::default()).map_err(smallmind::Error::from)?;
     let tokenizer = model.tokenizer();
     let mut ids = tokenizer.encode(&text, Encode { add_special: false, parse_special: true });
     if tokenizer.adds_bos()

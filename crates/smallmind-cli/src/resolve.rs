@@ -1,7 +1,6 @@
 //! From arguments to settled options: which file, which sampling, how many threads, what context. May read the model;
 //! prints nothing but where a download went.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -16,7 +15,6 @@ use crate::progress::Bar;
 pub(crate) struct Loaded {
     /// As the user named it.
     pub(crate) name: String,
-    pub(crate) path: PathBuf,
     pub(crate) model: Model,
     pub(crate) load: Duration,
 }
@@ -60,7 +58,7 @@ pub(crate) fn load(args: &ModelArgs, out: &Out) -> Result<Loaded> {
         let family = config.arch.name;
         format!("{}: {family}, {threads} threads, {}, loaded in {load:.0?}", local.name, model.isa())
     });
-    Ok(Loaded { name: local.name, path: local.path, model, load })
+    Ok(Loaded { name: local.name, model, load })
 }
 
 /// The model's own sampling, with what the flags change.
@@ -81,7 +79,9 @@ pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> Result<SamplingPar
     params.validate().map_err(|wrong| Usage(wrong.to_string()))?;
     let vocab = model.config().vocab;
     match params.logit_bias.iter().find(|(id, _)| *id as usize >= vocab) {
-        Some((id, _)) => Err(Usage(format!("--logit-bias names token {id}, and the model has {vocab}")).into()),
+        Some((id, _)) => {
+            Err(Usage(format!("--logit-bias names token {id}, and the model has {vocab}")).into())
+        }
         None => Ok(params),
     }
 }

@@ -2,6 +2,7 @@
 //! A template is code from a foreign file: [`guard`] decides what it may cost. Templates cannot read files or the network.
 
 mod builtin;
+mod concat;
 mod functions;
 mod guard;
 mod json;

@@ -6,6 +6,7 @@ mod error;
 mod kv;
 pub mod model;
 mod perplexity;
+pub mod preset;
 pub mod profile;
 pub mod sample;
 mod session;
@@ -16,8 +17,9 @@ pub use model::{Config, LoadOptions, Model, default_threads};
 pub use perplexity::{Perplexity, perplexity};
 pub use sample::{SamplingParams, TokenLogprob};
 pub use session::{
-    CancelToken, Finish, GenerateOptions, Generation, Piece, Session, SessionOptions, Timings, Token,
+    Batch, CancelToken, Finish, GenerateOptions, Generation, Piece, Session, SessionOptions, Timings, Token,
     TokenStream,
 };
-pub use smallmind_formats::{FormatError, Gguf, Value};
+pub use smallmind_formats::{FormatError, Gguf, Value, escaped};
+pub use smallmind_kernels::DType;
 pub use smallmind_text::{ChatTemplate, Encode, Message, RenderOptions, TextError, Tokenizer};

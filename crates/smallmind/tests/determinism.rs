@@ -9,7 +9,9 @@
 mod support;
 
 use proptest::prelude::*;
-use smallmind::{GenerateOptions, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions};
+use smallmind::{
+    Batch, GenerateOptions, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions,
+};
 
 const TINY: [&str; 7] = ["llama", "qwen3", "gemma3", "gpt2", "llama-q8_0", "llama-mixed", "llama-kquants"];
 
@@ -114,4 +116,35 @@ fn sessions_side_by_side_do_not_disturb_each_other() {
         workers.into_iter().map(|w| w.join().unwrap()).collect()
     });
     assert_eq!(alone, together);
+}
+
+#[test]
+fn decoding_in_a_batch_gives_the_bits_of_decoding_alone() {
+    for name in TINY {
+        for threads in [1, 2] {
+            let model = support::tiny(name, threads, false);
+            let vocab = model.config().vocab;
+            // Histories of different lengths, so that windows and positions differ.
+            let prompts: Vec<Vec<u32>> =
+                (1..=9u32).map(|n| (0..3 * n).map(|i| (i * n + 5) % 60).collect()).collect();
+            let start = |prompt: &Vec<u32>| {
+                let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+                session.prefill(prompt).unwrap();
+                session
+            };
+            let mut alone: Vec<Session> = prompts.iter().map(start).collect();
+            let mut together: Vec<Session> = prompts.iter().map(start).collect();
+            let mut batch = Batch::new(&model, 9).unwrap();
+            for step in 0..4u32 {
+                let tokens: Vec<u32> = (0..9).map(|i| (i * 7 + step) % 60).collect();
+                let logits = bits(batch.decode(&mut together, &tokens).unwrap());
+                for ((session, token), row) in alone.iter_mut().zip(&tokens).zip(logits.chunks_exact(vocab)) {
+                    assert!(
+                        bits(session.prefill(&[*token]).unwrap()) == row,
+                        "{name}, {threads} threads, step {step}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -33,7 +33,7 @@ const RUNGS: &[&[&str]] = &[
     &["model::vocab"],
     &["model"],
     &["session"],
-    &["perplexity"],
+    &["perplexity", "preset"],
 ];
 /// Names that the crate's root gives to all.
 const ROOT: &[(&str, &str)] = &[("Error", "error"), ("Result", "error")];

@@ -118,7 +118,8 @@ impl Answer {
 
     fn logprob_documents(&self, model: &Model) -> Vec<Vec<LogprobDocument>> {
         let token = |id| String::from_utf8_lossy(model.tokenizer().piece_special(id)).into_owned();
-        let document = |t: &TokenLogprob| LogprobDocument { id: t.id, token: token(t.id), logprob: t.logprob };
+        let document =
+            |t: &TokenLogprob| LogprobDocument { id: t.id, token: token(t.id), logprob: t.logprob };
         let mut start = 0;
         let share = |end: &usize| {
             let of_token = self.logprobs[start..*end].iter().map(document).collect();

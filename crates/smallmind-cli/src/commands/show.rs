@@ -71,8 +71,13 @@ fn text(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) -> Result<Strin
     match &facts.memory {
         Ok(m) => {
             let c = &m.config;
-            let (family, heads) = (c.arch.name, format!("{} heads ({} KV) of {}", c.heads, c.kv_heads, c.head_dim));
-            writeln!(s, "  model       {family}: {} layers of {}, {heads}, MLP {}", c.layers, c.hidden, c.ffn)?;
+            let (family, heads) =
+                (c.arch.name, format!("{} heads ({} KV) of {}", c.heads, c.kv_heads, c.head_dim));
+            writeln!(
+                s,
+                "  model       {family}: {} layers of {}, {heads}, MLP {}",
+                c.layers, c.hidden, c.ffn
+            )?;
             writeln!(s, "  vocabulary  {} tokens; context {}", c.vocab, c.context)?;
             let (weights, kv) = (facts.weight_bytes, m.kv_bytes);
             let total = bytes(weights.saturating_add(kv));
@@ -85,8 +90,13 @@ fn text(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) -> Result<Strin
     for (key, value) in gguf.metadata().iter() {
         let key = smallmind::escaped(key.as_bytes(), 200).to_string();
         match (args.all, value) {
-            (true, Value::String(v)) => writeln!(s, "  {key} = {}", smallmind::escaped(v.as_bytes(), usize::MAX))?,
-            (true, Value::Array(_)) => writeln!(s, "  {key} = {}", json_value(value, true))?,
+            (true, Value::String(v)) => {
+                writeln!(s, "  {key} = {}", smallmind::escaped(v.as_bytes(), usize::MAX))?
+            }
+            (true, Value::Array(_)) => {
+                let all = json_value(value, true).to_string();
+                writeln!(s, "  {key} = {}", smallmind::escaped(all.as_bytes(), usize::MAX))?;
+            }
             _ => writeln!(s, "  {key} = {value}")?,
         }
     }
@@ -94,7 +104,14 @@ fn text(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) -> Result<Strin
         writeln!(s, "\ntensors")?;
         for t in gguf.tensors() {
             let shape: Vec<String> = t.shape.iter().map(ToString::to_string).collect();
-            writeln!(s, "  {:<40} {:<6} {:>20} {:>8}", t.name, t.dtype, shape.join(" x "), bytes(t.bytes() as u64))?;
+            writeln!(
+                s,
+                "  {:<40} {:<6} {:>20} {:>8}",
+                t.name,
+                t.dtype,
+                shape.join(" x "),
+                bytes(t.bytes() as u64)
+            )?;
         }
     }
     Ok(s)
@@ -129,7 +146,9 @@ fn json_value(value: &Value, all: bool) -> Json {
         Value::String(text) if all => String::from_utf8_lossy(text.as_bytes()).into(),
         Value::Array(array) if all || array.len() <= 16 => match array.byte_strings() {
             Some(texts) => texts.map(|text| Json::from(String::from_utf8_lossy(text))).collect(),
-            None if array.scalars().next().is_some() => array.scalars().map(|v| json_value(&v, all)).collect(),
+            None if array.scalars().next().is_some() => {
+                array.scalars().map(|v| json_value(&v, all)).collect()
+            }
             None => value.to_string().into(),
         },
         Value::Bool(v) => (*v).into(),

@@ -32,6 +32,19 @@ pub struct ActBlock {
 impl ActBlock {
     /// An empty block: all zero.
     pub const ZERO: ActBlock = ActBlock { q: [[0; 4]; 8], d: 0.0, ds: 0.0, halves: [0; 2] };
+
+    /// The 32 integers, each within ±127.
+    pub fn quants(&self) -> &[i8] {
+        self.q.as_flattened()
+    }
+    /// `d`: what one step of a quant is worth.
+    pub fn scale(&self) -> f32 {
+        self.d
+    }
+    /// `d · Σq`, and the sums of the first and last 16 quants.
+    pub fn sums(&self) -> (f32, [i32; 2]) {
+        (self.ds, self.halves)
+    }
 }
 
 type Bytes = [u8; 64];

@@ -3,7 +3,8 @@
 use crate::isa::{Isa, LANES, max_lane};
 use crate::matmul::format::{ActBlock, BLOCK};
 
-/// Quantizes one row: `d = max|x| / 127` in f32, `q = round(x · 127 / max|x|)` to nearest even, so |q| <= 127.
+/// Quantizes one row: `d = max|x| / 127` in f32, `q = round(x · 127 / max|x|)` to nearest even, so |q| <= 127;
+/// `q = 0` where `127 / max|x|` overflows (`max|x| < 4e-37`).
 ///
 /// `out` has [`crate::matmul::act_blocks`] blocks; those past the row become zero.
 #[inline(always)]
@@ -32,7 +33,9 @@ fn block<I: Isa>(isa: I, x: &[f32; BLOCK], out: &mut ActBlock) {
     let zero = isa.splat(0.0);
     let abs = isa.max(isa.max(lo, isa.sub(zero, lo)), isa.max(hi, isa.sub(zero, hi)));
     let max = max_lane(isa, abs);
-    let inverse = isa.splat(if max > 0.0 { 127.0 / max } else { 0.0 });
+    // Below 127 / f32::MAX (4e-37) there is no such factor: zeros, not what infinity times them rounds to.
+    let inverse = 127.0 / max;
+    let inverse = isa.splat(if inverse.is_finite() { inverse } else { 0.0 });
     let (mut a, mut b) = ([0i32; LANES], [0i32; LANES]);
     isa.istore(isa.to_i32(isa.mul(lo, inverse)), &mut a);
     isa.istore(isa.to_i32(isa.mul(hi, inverse)), &mut b);

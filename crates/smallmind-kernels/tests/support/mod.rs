@@ -61,9 +61,7 @@ pub(crate) fn adversarial(n: usize, seed: u64) -> Vec<(&'static str, Vec<f32>)> 
     };
     random("units", &mut |r, _| r.unit());
     random("activations", &mut |r, _| 20.0 * r.unit());
-    random("denormals", &mut |r, i| {
-        f32::from_bits((r.bits() as u32 & 0x007f_ffff) >> r.below(23)) * sign(i)
-    });
+    random("denormals", &mut |r, i| f32::from_bits((r.bits() as u32 & 0x007f_ffff) >> r.below(23)) * sign(i));
     random("nearly denormals", &mut |r, _| 4e-37 * r.unit());
     random("a huge spread", &mut |r, _| r.spread(37.0));
     random("cancelling", &mut |r, i| 1e7 * sign(i) * if i % 3 == 2 { 0.5 } else { 1.0 } + r.unit());

@@ -31,7 +31,14 @@ fn scale(r: &mut Random, scales: Scales) -> f32 {
 }
 
 /// `[rows, k]` as a file holds it.
-pub(crate) fn file(dtype: DType, rows: usize, k: usize, fill: Fill, scales: Scales, r: &mut Random) -> Vec<u8> {
+pub(crate) fn file(
+    dtype: DType,
+    rows: usize,
+    k: usize,
+    fill: Fill,
+    scales: Scales,
+    r: &mut Random,
+) -> Vec<u8> {
     let mut bytes = vec![0; dtype.bytes_of(k).unwrap() * rows];
     if quant::form(dtype).is_none() {
         let x: Vec<f32> = (0..rows * k).map(|_| scale(r, scales)).collect();

@@ -29,8 +29,8 @@ pub(super) fn invalid(why: impl Into<String>) -> Error {
 pub(super) fn register(environment: &mut Environment<'static>) {
     environment.remove_global("debug");
     environment.add_filter("tojson", json::tojson);
-    environment.add_function("raise_exception", |why: String| -> Result<Value, Error> {
-        Err(invalid("raise_exception was called").with_source(Refused(why)))
+    environment.add_function("raise_exception", |why: &str| -> Result<Value, Error> {
+        Err(invalid("raise_exception was called").with_source(Refused(why.to_owned())))
     });
     environment.add_function("strftime_now", strftime_now);
     environment.add_function("namespace", namespace);
@@ -48,7 +48,8 @@ fn namespace(values: Rest<Value>, kwargs: Kwargs) -> Result<Value, Error> {
             return Err(invalid("namespace takes named values or a mapping"));
         }
         for key in value.try_iter()? {
-            held.push((key.to_string(), hold(&value.get_item(&key)?)?));
+            let name = key.as_str().ok_or_else(|| invalid("namespace takes names that are texts"))?;
+            held.push((name.to_owned(), hold(&value.get_item(&key)?)?));
         }
     }
     minijinja::functions::namespace(Some(Value::from_pairs(held).into()))

@@ -19,7 +19,7 @@ use crate::error::quote_up_to;
 /// 10,000 nested levels at the 5 KiB a level of minijinja's parser measures, with room.
 const STACK_BYTES: usize = 64 << 20;
 /// Steps of one rendering. Real templates take about 50 a message.
-const FUEL: u64 = 1_000_000;
+pub(super) const FUEL: u64 = 1_000_000;
 /// Macros and includes inside one another.
 const RECURSION: usize = 64;
 /// Longer than any real template takes by a factor of 1000.

@@ -65,6 +65,9 @@ impl Writer {
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
+                if keys.iter().any(|key| key.as_object().is_some()) {
+                    return Err(invalid("tojson was given a map with a key that is no text"));
+                }
                 if self.sorted {
                     keys.sort_by_key(Value::to_string);
                 }

@@ -1,8 +1,9 @@
 //! Looks a template's source over before the parser sees it: size, nesting, chains. Does not parse expressions.
 //!
-//! Also rewrites two things: `{% generation %}` (transformers' mark for training) becomes a block that is always taken,
-//! and `{% set ns.x = value %}` hands its value through [`HOLD`], which refuses what could make a value contain itself.
+//! Also rewrites three things: `{% generation %}` (transformers' mark for training) becomes a block that is always taken,
+//! `a ~ b` gets operands of limited length ([`super::concat`]), and `{% set ns.x = value %}` hands its value through [`HOLD`], which refuses what could make a value contain itself.
 
+use super::concat;
 use crate::TextError;
 
 /// The function that values pass on their way into a namespace.
@@ -44,10 +45,12 @@ pub(super) fn prepare(source: &str) -> Result<String, TextError> {
         let tag = Tag::read(after, if opening == "{%" { "%}" } else { "}}" })?;
         rest = &after[tag.body.len()..];
         if opening == "{{" {
-            out.push_str(tag.body);
+            out.push_str(&concat::wrap(tag.body, false));
             continue;
         }
         let (before, word, arguments) = tag.split_word();
+        // Targets have no `~`, so what is left of an assigning `=` stays in place.
+        let body = concat::wrap(tag.body, true);
         match word {
             "elif" => elifs += 1,
             "if" | "for" | "macro" | "call" | "filter" | "with" | "block" | "autoescape" | "generation" => {
@@ -66,12 +69,12 @@ pub(super) fn prepare(source: &str) -> Result<String, TextError> {
         match (word, tag.equals) {
             ("generation", _) => out.extend([before, "if true", arguments]),
             ("endgeneration", _) => out.extend([before, "endif", arguments]),
-            ("set", Some(equals)) if tag.body[..equals].contains('.') => {
-                let value = tag.body[equals + 1..].trim_end_matches(['-', '+']);
-                let end = &tag.body[equals + 1 + value.len()..];
-                out.extend([&tag.body[..=equals], " ", HOLD, "((", value, ")) ", end]);
+            ("set", Some(equals)) if body[..equals].contains('.') => {
+                let value = body[equals + 1..].trim_end_matches(['-', '+']);
+                let end = &body[equals + 1 + value.len()..];
+                out.extend([&body[..=equals], " ", HOLD, "((", value, ")) ", end]);
             }
-            _ => out.push_str(tag.body),
+            _ => out.push_str(&body),
         }
         if word == "raw" {
             let end = end_of_raw(rest);
@@ -122,12 +125,7 @@ impl<'s> Tag<'s> {
             let start = at;
             at += 1;
             match byte {
-                b'"' | b'\'' => {
-                    while at < bytes.len() && bytes[at] != byte {
-                        at += if bytes[at] == b'\\' { 2 } else { 1 };
-                    }
-                    at = (at + 1).min(bytes.len());
-                }
+                b'"' | b'\'' => at = skip_string(bytes, start),
                 b'(' | b'[' | b'{' => depth += 1,
                 b')' | b']' | b'}' => depth = depth.saturating_sub(1),
                 b'=' if depth == 0 && equals.is_none() => {
@@ -167,7 +165,16 @@ impl<'s> Tag<'s> {
     }
 }
 
-fn is_word(byte: u8) -> bool {
+/// Where the string that starts at `start` is over.
+pub(super) fn skip_string(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while at < bytes.len() && bytes[at] != bytes[start] {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    (at + 1).min(bytes.len())
+}
+
+pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 

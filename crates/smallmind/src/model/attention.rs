@@ -124,42 +124,23 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
             (stored[0], stored[1]) = (state.max, state.sum);
         }
     });
-    let (tasks, items) = (&mut s.tasks, &s.items);
-    let mut next = 0;
-    while next < items.len() {
-        let row = items[next].first_row;
-        let count = items[next..].iter().take_while(|i| i.first_row == row).count();
-        for head in 0..config.heads {
+    let tasks = &s.tasks;
+    pool.chunks(&mut s.attn[..rows.len() * config.q_dim()], config.q_dim(), &|row, attn| {
+        // Items are in row order, a row's in the order of its pages.
+        let of_row =
+            items.partition_point(|i| i.first_row < row)..items.partition_point(|i| i.first_row <= row);
+        for (head, out) in attn.chunks_exact_mut(dim).enumerate() {
             let (part, within) = (head / heads, head % heads);
             let mut state = Partial::EMPTY;
-            // The first page's part becomes the result; later ones are merged into it in place.
-            let (first, later) =
-                tasks[next * parts * len..(next + count) * parts * len].split_at_mut(parts * len);
-            let result = &mut first[part * len..(part + 1) * len];
-            let read = |area: &[f32]| Partial {
-                max: area[heads * width + 2 * within],
-                sum: area[heads * width + 2 * within + 1],
-            };
-            let first_state = read(result);
-            let result = &mut result[within * width..(within + 1) * width];
-            if first_state.sum != 0.0 || first_state.max != f32::NEG_INFINITY {
-                state = first_state;
+            for item in of_row.clone() {
+                let area = &tasks[(item * parts + part) * len..][..len];
+                let (values, states) = area.split_at(heads * width);
+                let page = Partial { max: states[2 * within], sum: states[2 * within + 1] };
+                (kernels.merge_partial)(&mut state, out, page, &values[within * width..][..dim]);
             }
-            for area in later.chunks_exact(parts * len) {
-                let area = &area[part * len..(part + 1) * len];
-                (kernels.merge_partial)(
-                    &mut state,
-                    result,
-                    read(area),
-                    &area[within * width..(within + 1) * width],
-                );
-            }
-            (kernels.finish_attention)(state, result);
-            let at = row * config.q_dim() + head * dim;
-            s.attn[at..at + dim].copy_from_slice(&result[..dim]);
+            (kernels.finish_attention)(state, out);
         }
-        next += count;
-    }
+    });
 }
 
 /// Prefill: one task a block of rows and key/value head, page after page; then the results go to their rows.

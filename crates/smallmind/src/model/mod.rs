@@ -86,6 +86,14 @@ impl Model {
         Ok(Model { inner: Arc::new(inner) })
     }
 
+    /// The tokenizer of an opened file alone, also of a family that cannot be run.
+    ///
+    /// # Errors
+    /// Where the vocabulary is missing or inconsistent, or of a kind we do not know.
+    pub fn tokenizer_of(gguf: &Gguf) -> Result<Tokenizer> {
+        vocab::tokenizer(gguf)
+    }
+
     /// The model's numbers.
     pub fn config(&self) -> &Config {
         &self.inner.config
@@ -144,6 +152,11 @@ impl Model {
     /// Where a recommended value is of the wrong type or out of range.
     pub fn recommended_sampling(&self) -> Result<crate::sample::SamplingParams> {
         vocab::recommended_sampling(&self.inner.gguf)
+    }
+
+    /// Whether this is the same loaded model, shared.
+    pub(crate) fn is(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     pub(crate) fn pass(&self) -> Pass<'_> {

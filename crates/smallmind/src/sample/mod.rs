@@ -14,7 +14,7 @@
 mod filters;
 mod logprobs;
 mod penalties;
-mod rng;
+pub(crate) mod rng;
 
 #[cfg(test)]
 mod tests;

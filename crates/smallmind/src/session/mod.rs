@@ -1,8 +1,10 @@
 //! One conversation with a model: its tokens, its KV cache and its working memory.
 
+mod batch;
 mod generate;
 mod stream;
 
+pub use batch::Batch;
 pub use generate::{CancelToken, Finish, GenerateOptions, Generation, Piece, Timings, Token};
 pub use stream::TokenStream;
 
