@@ -1,6 +1,6 @@
 //! The tokenizer, the chat template and the recommended sampling that a GGUF file carries in its metadata.
 
-use smallmind_formats::{FormatError, Gguf};
+use smallmind_formats::{FormatError, Gguf, Value};
 use smallmind_text::{ChatTemplate, TokenType, Tokenizer, VocabKind, VocabSpec, builtin_template};
 
 use super::config::Config;
@@ -32,6 +32,15 @@ pub(super) fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
             return Err(FormatError::invalid(gguf.path(), "tokenizer.ggml.model", message).into());
         }
     };
+    // An array that is there and empty says that the converter lost it, not that the model has none.
+    for name in ["scores", "token_type", "merges"] {
+        let key = format!("tokenizer.ggml.{name}");
+        let missing = kind == VocabKind::Bpe && name == "merges" && !meta.contains(&key);
+        let empty = matches!(meta.get(&key), Some(Value::Array(a)) if a.is_empty());
+        if missing || empty {
+            return Err(FormatError::invalid(gguf.path(), &key, "is missing or empty; convert the model again").into());
+        }
+    }
     let id = |name: &str| meta.u32(&format!("tokenizer.ggml.{name}_token_id"));
     let types = meta.i32s("tokenizer.ggml.token_type")?.unwrap_or_default();
     let spec = VocabSpec {

@@ -150,14 +150,20 @@ impl Session {
         self.tokens.iter().chain(prompt).for_each(|t| sampler.accept(*t));
         let cancel = options.cancel.clone();
         let whole = self.prefill_watched(prompt, &mut probe, &|| cancel.is_cancelled())?;
-        let text = TextStream::new(options.stop.clone());
+        let mut text = TextStream::new(options.stop.clone());
+        let mut out = String::with_capacity(1024);
+        // Grows the stream's buffers now and not at the first long piece; to finish it makes it as new.
+        let longest = options.stop.iter().map(String::len).max().unwrap_or(0);
+        text.push_into(&vec![b' '; longest + 256], &mut out);
+        text.finish_into(&mut out);
+        out.clear();
         Ok(Generation {
             session: self,
             options: options.clone(),
             probe,
             sampler,
             text,
-            out: String::with_capacity(1024),
+            out,
             logprobs: Vec::with_capacity(options.logprobs),
             pending: None,
             generated: 0,
