@@ -2,10 +2,13 @@
 //! an exit code. The work itself is in the library; here is only what a terminal needs.
 
 mod alloc;
+mod answer;
 mod args;
 mod chat;
 mod commands;
+mod describe;
 mod interrupt;
+mod measure;
 mod output;
 mod progress;
 mod prompt;

@@ -21,6 +21,8 @@ pub struct Kernels {
     pub(crate) matmul_piece: fn(&Piece<'_>),
     /// Quantizes one row to [`ActBlock`]s: `x`, then `act_blocks(x.len())` blocks.
     pub quantize: fn(&[f32], &mut [ActBlock]),
+    /// Quantizes one row to 16 bits: `x`, then `2 · act_blocks(x.len())` blocks.
+    pub quantize_wide: fn(&[f32], &mut [ActBlock]),
     /// RMSNorm of one row: `x`, weight, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// LayerNorm of one row: `x`, weight, bias, eps, out.
@@ -88,6 +90,7 @@ macro_rules! tables {
         $($(#[$cfg])* kernel_table!($table, $isa, $compiled,
             matmul_piece = tile::piece: fn(p: &Piece<'_>);
             quantize = quantize::quantize: fn(x: &[f32], out: &mut [ActBlock]);
+            quantize_wide = quantize::quantize_wide: fn(x: &[f32], out: &mut [ActBlock]);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             rope = rope::rope: fn(x: &mut [f32], cos: &[f32], sin: &[f32]);

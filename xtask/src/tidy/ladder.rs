@@ -26,6 +26,7 @@ const RUNGS: &[&[&str]] = &[
     &["model::plan"],
     // The working memory of a pass, then the pass.
     &["model::scratch"],
+    &["model::activations"],
     &["model::pass"],
     &["model::attention"],
     &["model::forward"],

@@ -3,21 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use smallmind::{GenerateOptions, Generation, Message, Model, TokenLogprob};
+use smallmind::{GenerateOptions, Generation, Message, Model};
 
-use crate::alloc::{self, Counted};
+use crate::alloc::Counted;
+use crate::answer::Answer;
 use crate::args::{MaxTokens, RunArgs};
 use crate::interrupt::Guard;
-use crate::output::{
-    self, Interrupted, LogprobDocument, MemoryDocument, Out, RunDocument, TimingsDocument, Usage, ms, rate,
-};
-use crate::terminal::Pieces;
+use crate::output::{self, Interrupted, MemoryDocument, Out, RunDocument, TimingsDocument, Usage, ms, rate};
 use crate::{prompt, resolve};
 
 /// Tokens of a plain continuation without `-n`: a text without turns has no natural end.
 const PLAIN_TOKENS: usize = 128;
-/// Memory set aside before decoding for what `--json` reports, at most.
-const RESERVE_BYTES: usize = 64 << 20;
 
 pub(crate) fn run(args: RunArgs, out: &Out) -> Result<()> {
     let given = args.prompt.is_some();
@@ -56,9 +52,7 @@ pub(crate) fn run(args: RunArgs, out: &Out) -> Result<()> {
     let mut answer = Answer::new(limit, args.logprobs, out.json);
     let before = start.elapsed();
     let mut generation = session.generate(&ids, &options)?;
-    let result = decode(&mut generation, &mut answer);
-    answer.counted = alloc::unwatch();
-    result?;
+    answer.receive(&mut generation)?;
 
     let timings = timings(&generation, ids.len(), loaded.load, before);
     out.detail(|| summary(&timings, ids.len(), answer.tokens.len(), &answer.counted));
@@ -89,67 +83,6 @@ fn conversation(model: &Model, system: Option<String>, text: String) -> Result<V
     let system = system.map(|text| Message::new("system", text));
     let messages: Vec<Message> = system.into_iter().chain([Message::new("user", text)]).collect();
     prompt::conversation(model, &messages)
-}
-
-/// What was generated. Its memory is set aside before decoding, so that storing a token allocates nothing.
-struct Answer {
-    tokens: Vec<u32>,
-    text: String,
-    logprobs: Vec<TokenLogprob>,
-    /// Where each token's share of `logprobs` ends.
-    ends: Vec<usize>,
-    pieces: Option<Pieces>,
-    counted: Counted,
-}
-
-impl Answer {
-    fn new(limit: usize, logprobs: usize, json: bool) -> Answer {
-        let bounded = |count: usize, bytes: usize| count.min(RESERVE_BYTES / bytes);
-        let watched = if logprobs > 0 { limit } else { 0 };
-        Answer {
-            tokens: Vec::with_capacity(bounded(limit, 4)),
-            text: String::with_capacity(if json { bounded(limit.saturating_mul(16), 1) + 4096 } else { 0 }),
-            logprobs: Vec::with_capacity(bounded(watched.saturating_mul(logprobs), 8)),
-            ends: Vec::with_capacity(bounded(watched, 8)),
-            pieces: (!json).then(Pieces::new),
-            counted: Counted::default(),
-        }
-    }
-
-    fn logprob_documents(&self, model: &Model) -> Vec<Vec<LogprobDocument>> {
-        let token = |id| String::from_utf8_lossy(model.tokenizer().piece_special(id)).into_owned();
-        let document =
-            |t: &TokenLogprob| LogprobDocument { id: t.id, token: token(t.id), logprob: t.logprob };
-        let mut start = 0;
-        let share = |end: &usize| {
-            let of_token = self.logprobs[start..*end].iter().map(document).collect();
-            start = *end;
-            of_token
-        };
-        self.ends.iter().map(share).collect()
-    }
-}
-
-/// The loop of a token at a time; counts allocations from the first token on.
-fn decode(generation: &mut Generation<'_>, answer: &mut Answer) -> Result<()> {
-    while let Some(piece) = generation.next_piece()? {
-        answer.tokens.push(piece.id);
-        match &mut answer.pieces {
-            Some(pieces) => pieces.write(piece.text)?,
-            None => answer.text.push_str(piece.text),
-        }
-        if !piece.logprobs.is_empty() || answer.ends.capacity() > 0 {
-            answer.logprobs.extend_from_slice(piece.logprobs);
-            answer.ends.push(answer.logprobs.len());
-        }
-        if answer.tokens.len() == 1 {
-            alloc::watch();
-        }
-    }
-    match answer.pieces.take() {
-        Some(pieces) => Ok(pieces.finish()?),
-        None => Ok(()),
-    }
 }
 
 fn timings(generation: &Generation<'_>, prompt: usize, load: Duration, before: Duration) -> TimingsDocument {

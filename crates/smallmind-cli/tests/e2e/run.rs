@@ -178,7 +178,7 @@ fn a_file_without_permission_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret.gguf");
     std::fs::copy(tiny("llama"), &path).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o000)).unwrap();
     if std::fs::read(&path).is_ok() {
         eprintln!("skipped: this user may read everything");
         return;

@@ -17,7 +17,7 @@ pub const GROUP: usize = 16;
 /// Values of one activation block.
 pub(crate) const BLOCK: usize = 32;
 
-/// 32 quantized activations of one token.
+/// 32 quantized activations of one token, or one of the two parts of 32 wider ones.
 ///
 /// `x ≈ d · q`, `d = max|x| / 127`; `ds = d · Σq`; `halves` are the sums of the first and last 16 `q`.
 #[derive(Clone, Copy, Debug, Default)]

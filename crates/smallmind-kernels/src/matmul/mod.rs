@@ -100,7 +100,7 @@ pub struct Acts<'a> {
     pub tokens: usize,
     /// `[tokens, k]`, for unquantized weights.
     pub x: &'a [f32],
-    /// `[tokens, act_blocks(k)]`, for quantized weights.
+    /// `[tokens, act_blocks(k), parts]`, for quantized weights: one part for 8-bit activations, two for 16-bit ones.
     pub blocks: &'a [ActBlock],
 }
 
@@ -137,7 +137,8 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
         );
         assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
         if takes_quantized(p.w.dtype()) {
-            assert!(acts.blocks.len() == tokens * act_blocks(k), "matmul: quantized input of another shape");
+            let one = tokens * act_blocks(k);
+            assert!([one, 2 * one].contains(&acts.blocks.len()), "matmul: quantized input of another shape");
         } else {
             assert!(acts.x.len() == tokens * k, "matmul: input of another shape");
         }

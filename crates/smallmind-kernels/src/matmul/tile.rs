@@ -30,7 +30,7 @@ pub(crate) struct Piece<'a> {
     pub(crate) w: PackedRef<'a>,
     pub(crate) groups: Range<usize>,
     pub(crate) tokens: usize,
-    /// `[tokens, stride]` blocks; empty for unquantized weights.
+    /// `[tokens, act_blocks(k), parts]`; empty for unquantized weights.
     pub(crate) blocks: &'a [ActBlock],
     /// `[tokens, k]`; empty for quantized weights.
     pub(crate) x: &'a [f32],
@@ -47,6 +47,12 @@ impl Piece<'_> {
     #[inline(always)]
     pub(crate) fn floats(&self, token: usize) -> &[f32] {
         &self.x[token * self.w.k()..(token + 1) * self.w.k()]
+    }
+
+    /// 1 for 8-bit activations, 2 for 16-bit ones.
+    #[inline(always)]
+    fn parts(&self) -> usize {
+        self.blocks.len() / (self.tokens * super::act_blocks(self.w.k()))
     }
 
     #[inline(always)]
@@ -139,9 +145,10 @@ fn tile<I: Isa, F: Format, const T: usize>(
     g: usize,
     first_token: usize,
 ) {
+    let parts = p.parts();
     let mut x: [&[ActBlock]; T] = [&[]; T];
     for (t, x) in x.iter_mut().enumerate() {
-        *x = &p.quants(first_token + t)[..group.len() * F::BLOCKS];
+        *x = &p.quants(first_token + t)[..group.len() * F::BLOCKS * parts];
     }
     let mut acc = [isa.splat(0.0); T];
     for (u, unit) in group.iter().enumerate() {
@@ -154,8 +161,11 @@ fn tile<I: Isa, F: Format, const T: usize>(
         for b in 0..F::BLOCKS {
             let w = F::unpack(isa, unit, b);
             let s = F::scales(isa, unit, b);
-            for t in 0..T {
-                acc[t] = F::step(isa, &w, s, &x[t][u * F::BLOCKS + b], acc[t]);
+            // The parts of a 16-bit activation are two steps of the chain, the upper first.
+            for part in 0..parts {
+                for t in 0..T {
+                    acc[t] = F::step(isa, &w, s, &x[t][(u * F::BLOCKS + b) * parts + part], acc[t]);
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{Acts, Product, act_blocks, matmul, takes_quantized};
+use smallmind_kernels::matmul::{ActBlock, Acts, Product, matmul, takes_quantized};
 
+use super::activations::{Form, Role};
 use super::arch::{Activation, Mlp, Position};
 use super::attention;
 use super::pass::{Pass, Span};
@@ -32,12 +33,12 @@ pub(crate) fn forward<'s, P: Probe>(
     probe.stage(Stage::Embed, || embed(pass, s, spans));
     probe.stage(Stage::Rope, || rope_angles(pass, s));
     for (index, layer) in plan.layers.iter().enumerate() {
+        let qkv = Role::Qkv.form(&[&layer.q, &layer.k, &layer.v]);
         probe.stage(Stage::AttnNorm, || {
-            let takes = needs(&[&layer.q, &layer.k, &layer.v]);
-            norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, takes);
+            norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, qkv);
         });
         probe.stage(Stage::Qkv, || {
-            let acts = Acts { tokens: n, x: &s.h[..n * hidden], blocks: &s.blocks[..n * act_blocks(hidden)] };
+            let acts = acts(n, &s.h, hidden, &s.blocks, qkv);
             let mut products = [
                 product(pass, &layer.q, &mut s.q),
                 product(pass, &layer.k, &mut s.k),
@@ -48,12 +49,9 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
         probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
         probe.stage(Stage::AttnOut, || {
-            quantize_rows(pass, needs(&[&layer.out]), &s.attn, config.q_dim(), n, &mut s.blocks);
-            let acts = Acts {
-                tokens: n,
-                x: &s.attn[..n * config.q_dim()],
-                blocks: &s.blocks[..n * act_blocks(config.q_dim())],
-            };
+            let form = Role::AttnOut.form(&[&layer.out]);
+            quantize_rows(pass, form, &s.attn, config.q_dim(), n, &mut s.blocks);
+            let acts = acts(n, &s.attn, config.q_dim(), &s.blocks, form);
             residual(
                 pass,
                 acts,
@@ -63,21 +61,21 @@ pub(crate) fn forward<'s, P: Probe>(
                 [&mut s.h, &mut s.h2],
             );
         });
+        let up = match &layer.gate {
+            Some(gate) => Role::MlpUp.form(&[gate, &layer.up]),
+            None => Role::MlpUp.form(&[&layer.up]),
+        };
+        let down = Role::MlpDown.form(&[&layer.down]);
         probe.stage(Stage::MlpNorm, || {
-            let takes = needs(&[&layer.up]) || layer.gate.as_ref().is_some_and(|g| needs(&[g]));
-            norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, takes);
+            norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, up);
         });
         probe.stage(Stage::MlpUp, || {
-            let acts = Acts { tokens: n, x: &s.h[..n * hidden], blocks: &s.blocks[..n * act_blocks(hidden)] };
+            let acts = acts(n, &s.h, hidden, &s.blocks, up);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
         });
-        probe.stage(Stage::Activation, || activate(pass, layer, n, &mut s.gate, &s.up, &mut s.blocks));
+        probe.stage(Stage::Activation, || activate(pass, down, n, &mut s.gate, &s.up, &mut s.blocks));
         probe.stage(Stage::MlpDown, || {
-            let acts = Acts {
-                tokens: n,
-                x: &s.gate[..n * config.ffn],
-                blocks: &s.blocks[..n * act_blocks(config.ffn)],
-            };
+            let acts = acts(n, &s.gate, config.ffn, &s.blocks, down);
             residual(
                 pass,
                 acts,
@@ -94,9 +92,9 @@ pub(crate) fn forward<'s, P: Probe>(
     probe.stage(Stage::Logits, || logits(pass, s, spans))
 }
 
-/// Whether any of the products takes quantized activations.
-fn needs(linears: &[&Linear]) -> bool {
-    linears.iter().any(|l| takes_quantized(l.w.dtype()))
+/// The first `tokens` rows of `k` activations, in the form that a product takes.
+fn acts<'a>(tokens: usize, x: &'a [f32], k: usize, blocks: &'a [ActBlock], form: Form) -> Acts<'a> {
+    Acts { tokens, x: &x[..tokens * k], blocks: &blocks[..tokens * form.blocks(k)] }
 }
 
 fn product<'a>(pass: Pass<'a>, linear: &'a Linear, out: &'a mut [f32]) -> Product<'a> {
@@ -145,23 +143,14 @@ fn rope_angles(pass: Pass<'_>, s: &mut Scratch) {
 }
 
 /// h = norm(x), and its quantized form where a product takes it.
-fn norm_rows(
-    pass: Pass<'_>,
-    w: &NormWeights,
-    x: &[f32],
-    h: &mut [f32],
-    blocks: &mut [smallmind_kernels::matmul::ActBlock],
-    quantized: bool,
-) {
+fn norm_rows(pass: Pass<'_>, w: &NormWeights, x: &[f32], h: &mut [f32], blocks: &mut [ActBlock], form: Form) {
     let Pass { config, kernels, pool, .. } = pass;
     let hidden = config.hidden;
-    let per_row = if quantized { act_blocks(hidden) } else { 0 };
+    let per_row = form.blocks(hidden);
     let n = x.len() / hidden;
-    pool.chunks2(&mut h[..x.len()], hidden, &mut blocks[..n * per_row], per_row, &|i, h, blocks| {
+    pool.chunks2(&mut h[..n * hidden], hidden, &mut blocks[..n * per_row], per_row, &|i, h, blocks| {
         norm(pass, w, &x[i * hidden..(i + 1) * hidden], h);
-        if quantized {
-            (kernels.quantize)(h, blocks);
-        }
+        form.quantize(kernels, h, blocks);
     });
 }
 
@@ -174,20 +163,10 @@ fn norm(pass: Pass<'_>, w: &NormWeights, x: &[f32], out: &mut [f32]) {
     }
 }
 
-fn quantize_rows(
-    pass: Pass<'_>,
-    quantized: bool,
-    x: &[f32],
-    width: usize,
-    n: usize,
-    blocks: &mut [smallmind_kernels::matmul::ActBlock],
-) {
-    if !quantized {
-        return;
-    }
-    let per_row = act_blocks(width);
+fn quantize_rows(pass: Pass<'_>, form: Form, x: &[f32], width: usize, n: usize, blocks: &mut [ActBlock]) {
+    let per_row = form.blocks(width);
     pass.pool.chunks(&mut blocks[..n * per_row], per_row, &|i, blocks| {
-        (pass.kernels.quantize)(&x[i * width..(i + 1) * width], blocks);
+        form.quantize(pass.kernels, &x[i * width..(i + 1) * width], blocks);
     });
 }
 
@@ -230,18 +209,10 @@ fn mlp_up(pass: Pass<'_>, layer: &Layer, acts: Acts<'_>, gate: &mut [f32], up: &
     }
 }
 
-fn activate(
-    pass: Pass<'_>,
-    layer: &Layer,
-    n: usize,
-    gate: &mut [f32],
-    up: &[f32],
-    blocks: &mut [smallmind_kernels::matmul::ActBlock],
-) {
+fn activate(pass: Pass<'_>, down: Form, n: usize, gate: &mut [f32], up: &[f32], blocks: &mut [ActBlock]) {
     let Pass { config, kernels, pool, .. } = pass;
     let ffn = config.ffn;
-    let quantized = needs(&[&layer.down]);
-    let per_row = if quantized { act_blocks(ffn) } else { 0 };
+    let per_row = down.blocks(ffn);
     pool.chunks2(&mut gate[..n * ffn], ffn, &mut blocks[..n * per_row], per_row, &|i, gate, blocks| {
         match (config.arch.mlp, config.arch.activation) {
             (Mlp::Gated, Activation::Silu) => (kernels.silu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
@@ -249,9 +220,7 @@ fn activate(
             (Mlp::Plain, Activation::Silu) => (kernels.silu)(gate),
             (Mlp::Plain, Activation::Gelu) => (kernels.gelu)(gate),
         }
-        if quantized {
-            (kernels.quantize)(gate, blocks);
-        }
+        down.quantize(kernels, gate, blocks);
     });
 }
 
@@ -270,10 +239,9 @@ fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut
             wanted += 1;
         }
     }
-    let quantized = takes_quantized(plan.output_dtype());
-    quantize_rows(pass, quantized, &s.h, hidden, wanted, &mut s.blocks);
-    let acts =
-        Acts { tokens: wanted, x: &s.h[..wanted * hidden], blocks: &s.blocks[..wanted * act_blocks(hidden)] };
+    let form = Role::Output.form_for(takes_quantized(plan.output_dtype()));
+    quantize_rows(pass, form, &s.h, hidden, wanted, &mut s.blocks);
+    let acts = acts(wanted, &s.h, hidden, &s.blocks, form);
     let out = &mut s.logits[..wanted * vocab];
     let w = plan.arena.get(&plan.output);
     matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);

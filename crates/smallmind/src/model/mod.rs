@@ -1,5 +1,6 @@
 //! A model: from a checked file to one forward pass for all families.
 
+mod activations;
 pub mod arch;
 mod attention;
 pub(crate) mod config;

@@ -27,7 +27,7 @@ pub(crate) struct Scratch {
     /// `[rows, ffn]`.
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
-    /// Quantized inputs of the product at hand, `[rows, act_blocks(k)]`.
+    /// Quantized inputs of the product at hand, `[rows, act_blocks(k), 1 or 2 parts]`.
     pub(crate) blocks: Vec<ActBlock>,
     /// Position and sequence of every row.
     pub(crate) rows: Vec<Row>,
@@ -75,7 +75,7 @@ impl Scratch {
             attn: floats(max_rows * config.q_dim()),
             gate: floats(max_rows * config.ffn),
             up: floats(max_rows * config.ffn),
-            blocks: vec![ActBlock::ZERO; max_rows * act_blocks(widest)],
+            blocks: vec![ActBlock::ZERO; max_rows * 2 * act_blocks(widest)],
             rows: Vec::with_capacity(max_rows),
             cos: (0..tables).map(|_| floats(max_rows * half)).collect(),
             sin: (0..tables).map(|_| floats(max_rows * half)).collect(),

@@ -38,7 +38,12 @@ pub(super) fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
         let missing = kind == VocabKind::Bpe && name == "merges" && !meta.contains(&key);
         let empty = matches!(meta.get(&key), Some(Value::Array(a)) if a.is_empty());
         if missing || empty {
-            return Err(FormatError::invalid(gguf.path(), &key, "is missing or empty; convert the model again").into());
+            return Err(FormatError::invalid(
+                gguf.path(),
+                &key,
+                "is missing or empty; convert the model again",
+            )
+            .into());
         }
     }
     let id = |name: &str| meta.u32(&format!("tokenizer.ggml.{name}_token_id"));
