@@ -271,6 +271,9 @@ pub(crate) struct BenchArgs {
     /// Tokens that are in the context before the measurement
     #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,…")]
     pub(crate) n_depth: Vec<usize>,
+    /// Sequences computed side by side; speeds are of all together
+    #[arg(short, long, value_delimiter = ',', default_value = "1", value_parser = batch, value_name = "N,…")]
+    pub(crate) batch: Vec<usize>,
     /// Threads; 0 takes all that the system grants
     #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = threads, value_name = "N,…")]
     pub(crate) threads: Vec<usize>,
@@ -350,6 +353,10 @@ fn threads(text: &str) -> Result<usize, String> {
 
 fn chunk(text: &str) -> Result<usize, String> {
     ranged(text, 1, 16384)
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    ranged(text, 1, 1024)
 }
 
 fn logprobs(text: &str) -> Result<usize, String> {

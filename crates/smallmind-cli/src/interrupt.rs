@@ -2,13 +2,21 @@
 
 use std::process;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use smallmind::CancelToken;
 
 /// What the next Ctrl-C stops; `None` where it ends the program.
-static CURRENT: Mutex<Option<CancelToken>> = Mutex::new(None);
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
 
-fn current() -> MutexGuard<'static, Option<CancelToken>> {
+struct Current {
+    token: CancelToken,
+    /// How long the work may take to notice, where the program may be ended at any time without harm.
+    patience: Option<Duration>,
+}
+
+fn current() -> MutexGuard<'static, Option<Current>> {
     CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -18,10 +26,18 @@ pub(crate) const EXIT_CODE: u8 = 130;
 /// Listens for Ctrl-C from now on. A system that grants no handler keeps its default: Ctrl-C ends the program.
 pub(crate) fn listen() {
     let _ = ctrlc::set_handler(|| {
-        let token = current();
-        match &*token {
-            Some(token) if !token.is_cancelled() => token.cancel(),
+        let patience = match &*current() {
+            Some(current) if !current.token.is_cancelled() => {
+                current.token.cancel();
+                current.patience
+            }
             _ => end(),
+        };
+        if let Some(patience) = patience {
+            thread::sleep(patience);
+            if current().as_ref().is_some_and(|current| current.token.is_cancelled()) {
+                end();
+            }
         }
     });
 }
@@ -37,8 +53,17 @@ pub(crate) struct Guard(CancelToken);
 impl Guard {
     /// Catches Ctrl-C from now on.
     pub(crate) fn new() -> Guard {
+        Guard::with_patience(None)
+    }
+
+    /// The same for work that waits for others: where it has not noticed after `patience`, the program ends.
+    pub(crate) fn impatient(patience: Duration) -> Guard {
+        Guard::with_patience(Some(patience))
+    }
+
+    fn with_patience(patience: Option<Duration>) -> Guard {
         let token = CancelToken::default();
-        *current() = Some(token.clone());
+        *current() = Some(Current { token: token.clone(), patience });
         Guard(token)
     }
 

@@ -1,9 +1,9 @@
-//! Measurements by llama-bench's method: one sequence, arbitrary tokens, nothing sampled, a first run that is not counted.
+//! Measurements by llama-bench's method: arbitrary tokens, nothing sampled, a first run that is not counted.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use smallmind::{Model, Session, SessionOptions};
+use smallmind::{Batch, Model, Session, SessionOptions};
 
 use crate::args::BenchArgs;
 use crate::interrupt::Guard;
@@ -16,18 +16,22 @@ pub(crate) struct Test {
     pub(crate) prompt: usize,
     pub(crate) generate: usize,
     pub(crate) depth: usize,
+    /// Sequences side by side, each with all of the above.
+    pub(crate) batch: usize,
 }
 
 impl Test {
-    /// Tokens that are measured.
+    /// Tokens that are measured, of all sequences.
     pub(crate) fn tokens(self) -> usize {
-        self.prompt + self.generate
+        (self.prompt + self.generate).saturating_mul(self.batch)
     }
 
-    /// llama-bench's name of the row.
+    /// llama-bench's name of the row, with the sequences where there are several.
     pub(crate) fn name(self) -> String {
         let (kind, n) = if self.prompt > 0 { ("pp", self.prompt) } else { ("tg", self.generate) };
-        if self.depth > 0 { format!("{kind}{n} @ d{}", self.depth) } else { format!("{kind}{n}") }
+        let depth = if self.depth > 0 { format!(" @ d{}", self.depth) } else { String::new() };
+        let batch = if self.batch > 1 { format!(" x{}", self.batch) } else { String::new() };
+        format!("{kind}{n}{batch}{depth}")
     }
 }
 
@@ -41,24 +45,30 @@ pub(crate) fn measure(
     args: &BenchArgs,
     interrupt: &Guard,
 ) -> Result<Vec<Duration>> {
-    let context = test.depth.saturating_add(test.tokens());
+    let context = test.depth.saturating_add(test.prompt + test.generate);
     let options = SessionOptions { context: Some(context), chunk: args.chunk, kv: resolve::kv(args.kv_type) };
-    let mut session = Session::new(model, &options)?;
+    let sessions: smallmind::Result<Vec<Session>> =
+        (0..test.batch).map(|_| Session::new(model, &options)).collect();
+    let mut sessions = sessions?;
+    let mut batch = Batch::new(model, test.batch)?;
     let tokens = arbitrary_tokens(model, context);
     let (before, measured) = tokens.split_at(test.depth);
     let mut samples = Vec::new();
     for repetition in 0..=args.repetitions {
-        // A window may have passed what the cut would need: then all of it is computed again.
-        let left = session.truncate(test.depth.min(session.tokens().len()));
-        if left < before.len() {
-            session.prefill(&before[left..])?;
+        for session in &mut sessions {
+            // A window may have passed what the cut would need: then all of it is computed again.
+            let left = session.truncate(before.len().min(session.tokens().len()));
+            if left < before.len() {
+                session.prefill(&before[left..])?;
+            }
         }
         let start = Instant::now();
         if test.prompt > 0 {
-            session.prefill(measured)?;
-        }
-        for token in measured.iter().take(test.generate) {
-            session.prefill(std::slice::from_ref(token))?;
+            for session in &mut sessions {
+                session.prefill(measured)?;
+            }
+        } else {
+            generate(&mut sessions, &mut batch, measured)?;
         }
         if repetition > 0 {
             samples.push(start.elapsed());
@@ -68,6 +78,22 @@ pub(crate) fn measure(
         }
     }
     Ok(samples)
+}
+
+/// Appends the tokens one at a time to every session.
+fn generate(sessions: &mut [Session], batch: &mut Batch, tokens: &[u32]) -> Result<()> {
+    if let [session] = sessions {
+        for token in tokens {
+            session.prefill(std::slice::from_ref(token))?;
+        }
+        return Ok(());
+    }
+    let mut step = vec![0; sessions.len()];
+    for token in tokens {
+        step.fill(*token);
+        batch.decode(sessions, &step)?;
+    }
+    Ok(())
 }
 
 /// Tokens all over the vocabulary, the same every time: BOS first, then a multiplicative sequence.
@@ -137,7 +163,8 @@ mod tests {
 
     #[test]
     fn rows_are_named_as_llama_bench_names_them() {
-        assert_eq!(Test { prompt: 512, generate: 0, depth: 0 }.name(), "pp512");
-        assert_eq!(Test { prompt: 0, generate: 128, depth: 64 }.name(), "tg128 @ d64");
+        assert_eq!(Test { prompt: 512, generate: 0, depth: 0, batch: 1 }.name(), "pp512");
+        assert_eq!(Test { prompt: 0, generate: 128, depth: 64, batch: 1 }.name(), "tg128 @ d64");
+        assert_eq!(Test { prompt: 0, generate: 8, depth: 2, batch: 4 }.name(), "tg8 x4 @ d2");
     }
 }

@@ -263,7 +263,9 @@ pub(crate) struct BenchDocument {
     pub(crate) model_type: String,
     pub(crate) model_size: u64,
     pub(crate) model_n_params: u64,
+    /// Sequences side by side (`-b`).
     pub(crate) n_batch: usize,
+    /// Tokens of one prefill pass.
     pub(crate) n_ubatch: usize,
     pub(crate) n_threads: usize,
     pub(crate) type_k: &'static str,

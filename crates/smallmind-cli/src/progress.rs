@@ -8,6 +8,9 @@ use smallmind_hub::Progress;
 use crate::interrupt::Guard;
 use crate::output::Out;
 
+/// How long a server may keep a Ctrl-C waiting. What is on the disk by then is continued by the next pull.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Shows the hub's progress on stderr, and stops it on Ctrl-C.
 pub(crate) struct Bar<'a> {
     out: &'a Out,
@@ -18,7 +21,7 @@ pub(crate) struct Bar<'a> {
 impl Bar<'_> {
     /// Nothing is shown before work begins.
     pub(crate) fn new(out: &Out) -> Bar<'_> {
-        Bar { out, bar: None, interrupt: Guard::new() }
+        Bar { out, bar: None, interrupt: Guard::impatient(PATIENCE) }
     }
 }
 

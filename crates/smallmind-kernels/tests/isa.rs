@@ -101,6 +101,41 @@ fn quantized_activations_have_the_same_bits_on_every_isa() {
 }
 
 #[test]
+fn sixteen_bit_activations_are_the_contracts_on_every_isa_and_256_times_closer() {
+    for n in LENGTHS {
+        for (name, x) in adversarial(n, 3) {
+            for isa in available() {
+                let mut blocks = vec![ActBlock::ZERO; 2 * act_blocks(n)];
+                (isa.quantize_wide)(&x, &mut blocks);
+                let expected = support::contract::quantized_wide(&x);
+                for (b, block) in blocks.iter().enumerate() {
+                    let q: Vec<i32> = block.quants().iter().map(|q| i32::from(*q)).collect();
+                    let (d, want) = expected.get(b).map_or((0.0, [0; 32]), |e| (e.d, e.q));
+                    assert_eq!(
+                        (block.scale(), &q[..]),
+                        (d, &want[..]),
+                        "{name}, {n}, block {b} on {}",
+                        isa.name
+                    );
+                }
+                for (parts, x) in blocks.chunks_exact(2).zip(x.chunks(32)) {
+                    let step = f64::from(parts[1].scale());
+                    for (i, x) in x.iter().enumerate().filter(|_| step > 1e-36) {
+                        let near = step
+                            * f64::from(
+                                254 * i32::from(parts[0].quants()[i]) + i32::from(parts[1].quants()[i]),
+                            );
+                        // Half a step, and the roundings of the scale and of the product.
+                        let bound = step * 0.5 + f64::from(x.abs()) * 4.0 * EPS;
+                        assert!((f64::from(*x) - near).abs() <= bound, "{name}, {n}, {x:e} on {}", isa.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn quantized_activations_are_the_nearest_integers_of_the_contract() {
     for n in LENGTHS {
         for (name, x) in adversarial(n, 3) {

@@ -33,18 +33,25 @@ fn lengths(dtype: DType) -> Vec<usize> {
 /// Activations of `tokens` tokens, both ways.
 struct Input {
     k: usize,
+    /// 1 for 8-bit activations, 2 for 16-bit ones.
+    parts: usize,
     x: Vec<f32>,
     blocks: Vec<ActBlock>,
 }
 
 impl Input {
     fn new(kernels: &Kernels, k: usize, x: Vec<f32>) -> Input {
-        let per_token = act_blocks(k);
+        Input::of_parts(kernels, k, x, 1)
+    }
+
+    fn of_parts(kernels: &Kernels, k: usize, x: Vec<f32>, parts: usize) -> Input {
+        let per_token = act_blocks(k) * parts;
         let mut blocks = vec![ActBlock::ZERO; x.len() / k * per_token];
+        let quantize = if parts == 1 { kernels.quantize } else { kernels.quantize_wide };
         for (x, blocks) in x.chunks_exact(k).zip(blocks.chunks_exact_mut(per_token)) {
-            (kernels.quantize)(x, blocks);
+            quantize(x, blocks);
         }
-        Input { k, x, blocks }
+        Input { k, parts, x, blocks }
     }
 
     fn random(kernels: &Kernels, tokens: usize, k: usize, r: &mut Random) -> Input {
@@ -53,7 +60,7 @@ impl Input {
 
     /// Some tokens of it.
     fn acts(&self, first: usize, tokens: usize) -> Acts<'_> {
-        let per_token = act_blocks(self.k);
+        let per_token = act_blocks(self.k) * self.parts;
         Acts {
             tokens,
             x: &self.x[first * self.k..(first + tokens) * self.k],
@@ -80,8 +87,8 @@ fn by_contract(w: &Matrix, input: &Input, precise: bool, order: RowOrder) -> Vec
         (0..w.rows).map(|r| Row::new(w.dtype, w.row(order.source(r)), w.k, precise)).collect();
     let mut out = Vec::new();
     for x in input.x.chunks_exact(w.k) {
-        let blocks = contract::quantized(x);
-        out.extend(rows.iter().map(|row| row.dot(x, &blocks)));
+        let blocks = if input.parts == 1 { contract::quantized(x) } else { contract::quantized_wide(x) };
+        out.extend(rows.iter().map(|row| row.dot(x, &blocks, input.parts)));
     }
     out
 }
@@ -89,17 +96,26 @@ fn by_contract(w: &Matrix, input: &Input, precise: bool, order: RowOrder) -> Vec
 /// Every ISA, every batch size and each token alone give the bits of the contract.
 fn gives_the_contracts_bits(w: &Matrix, x: Vec<f32>) {
     let pool = Pool::new(1).unwrap();
-    let input = Input::new(available()[0], w.k, x);
-    let expected = by_contract(w, &input, false, RowOrder::Natural);
+    for parts in [1, 2] {
+        let input = Input::of_parts(available()[0], w.k, x.clone(), parts);
+        bits_of_the_contract(w, &input, &pool);
+    }
+}
+
+fn bits_of_the_contract(w: &Matrix, input: &Input, pool: &Pool) {
+    let parts = input.parts;
+    let expected = by_contract(w, input, false, RowOrder::Natural);
     for kernels in available() {
-        let context = |what: String| format!("{} [{}, {}], {what} on {}", w.dtype, w.rows, w.k, kernels.name);
+        let context = |what: String| {
+            format!("{} [{}, {}], {parts} parts, {what} on {}", w.dtype, w.rows, w.k, kernels.name)
+        };
         for (t, expected) in expected.chunks_exact(w.rows).enumerate() {
-            let alone = product(kernels, &pool, w, input.acts(t, 1));
+            let alone = product(kernels, pool, w, input.acts(t, 1));
             assert_bits(&alone, expected, || context(format!("token {t} alone")));
         }
         for tokens in TOKENS {
             let first = MOST_TOKENS - tokens;
-            let batch = product(kernels, &pool, w, input.acts(first, tokens));
+            let batch = product(kernels, pool, w, input.acts(first, tokens));
             assert_bits(&batch, &expected[first * w.rows..], || context(format!("{tokens} tokens")));
         }
     }

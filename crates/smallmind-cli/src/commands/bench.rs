@@ -35,13 +35,16 @@ pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
 }
 
 fn tests(args: &BenchArgs) -> Vec<Test> {
-    let of_depth = |depth: &usize| {
-        let depth = *depth;
-        let prompts = args.n_prompt.iter().map(move |n| Test { prompt: *n, generate: 0, depth });
-        let generations = args.n_gen.iter().map(move |n| Test { prompt: 0, generate: *n, depth });
-        prompts.chain(generations)
-    };
-    args.n_depth.iter().flat_map(of_depth).filter(|test| test.tokens() > 0).collect()
+    let mut tests = Vec::new();
+    for depth in args.n_depth.iter().copied() {
+        for batch in args.batch.iter().copied() {
+            let prompt = |n: &usize| Test { prompt: *n, generate: 0, depth, batch };
+            let generation = |n: &usize| Test { prompt: 0, generate: *n, depth, batch };
+            tests.extend(args.n_prompt.iter().map(prompt).chain(args.n_gen.iter().map(generation)));
+        }
+    }
+    tests.retain(|test| test.tokens() > 0);
+    tests
 }
 
 fn row(model: &Model, test: Test, args: &BenchArgs, samples: Vec<Duration>) -> BenchDocument {
@@ -63,7 +66,7 @@ fn row(model: &Model, test: Test, args: &BenchArgs, samples: Vec<Duration>) -> B
         model_type: format!("{} {}", model.config().arch.name, model.config().name),
         model_size: tensors.iter().map(|t| t.bytes() as u64).sum(),
         model_n_params: tensors.iter().map(|t| t.elements() as u64).sum(),
-        n_batch: args.chunk,
+        n_batch: test.batch,
         n_ubatch: args.chunk,
         n_threads: model.threads(),
         type_k: kv,

@@ -26,6 +26,14 @@ fn the_json_rows_have_llama_benchs_fields() {
 }
 
 #[test]
+fn sequences_side_by_side_are_rows_of_their_own() {
+    let args = ["bench", "-m", &tiny("gemma3"), "-p", "0", "-n", "4", "-b", "1,3", "-r", "2", "--json"];
+    let rows = smallmind(&args).json();
+    let rows: Vec<_> = rows.as_array().unwrap().iter().map(|r| (&r["test"], &r["n_batch"])).collect();
+    assert_eq!(rows, [(&"tg4".into(), &1.into()), (&"tg4 x3".into(), &3.into())]);
+}
+
+#[test]
 fn the_table_has_a_line_for_each_row() {
     let outcome = smallmind(&["bench", "-m", &tiny("gemma3"), "-p", "16", "-n", "4", "-r", "1", "-d", "40"]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");

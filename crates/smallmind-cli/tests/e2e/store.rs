@@ -1,9 +1,10 @@
 //! `pull`, `list`, `verify`, `rm`: the model store, against a server on this machine.
 
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Outcome, command, serve, smallmind, tiny};
+use crate::support::{Outcome, command, interrupt, serve, serve_part, smallmind, tiny};
 
 fn in_store(home: &Path, args: &[&str]) -> Outcome {
     command(args).env("SMALLMIND_HOME", home).output().unwrap().into()
@@ -69,6 +70,19 @@ fn servers_and_names_that_lead_nowhere_are_refused() {
     in_store(home.path(), &["pull", "-q", &nothing]).refuses(1, &["not a model file"]);
     smallmind(&["pull", "nosuch:model"]).refuses(2, &["nosuch:model"]);
     smallmind(&["pull", "http://example.org/model.gguf"]).refuses(2, &["https"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_pull_even_when_the_server_is_silent() {
+    let home = tempfile::tempdir().unwrap();
+    let url = serve_part(std::fs::read(tiny("llama")).unwrap(), 1000);
+    let mut child = command(&["pull", &url]).env("SMALLMIND_HOME", home.path()).spawn().unwrap();
+    // The line that says what is downloaded has begun.
+    child.stderr.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(in_store(home.path(), &["list", "--json"]).json().as_array().unwrap().len(), 0);
 }
 
 #[cfg(target_os = "linux")]

@@ -111,6 +111,12 @@ pub(crate) fn smollm2() -> Option<String> {
 
 /// Serves one body to whoever asks, on this machine only, until the test ends. Returns the address of a model.
 pub(crate) fn serve(body: Vec<u8>) -> String {
+    let whole = body.len();
+    serve_part(body, whole)
+}
+
+/// The same, but the server falls silent after `sent` bytes of the body.
+pub(crate) fn serve_part(body: Vec<u8>, sent: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -126,7 +132,10 @@ pub(crate) fn serve(body: Vec<u8>) -> String {
                 format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(head.as_bytes());
             if !request.starts_with(b"HEAD") {
-                let _ = stream.write_all(&body);
+                let _ = stream.write_all(&body[..sent]);
+            }
+            if sent < body.len() {
+                std::thread::sleep(Duration::from_secs(60));
             }
         }
     });

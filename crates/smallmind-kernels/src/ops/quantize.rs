@@ -41,7 +41,7 @@ fn row<I: Isa, const PARTS: usize>(isa: I, x: &[f32], out: &mut [ActBlock]) {
 }
 
 /// Steps of the lower part in one of the upper.
-const RADIX: i32 = 254;
+const RADIX: f32 = 254.0;
 
 #[inline(always)]
 fn block<I: Isa, const PARTS: usize>(isa: I, x: &[f32; BLOCK], out: &mut [ActBlock; PARTS]) {
@@ -50,37 +50,42 @@ fn block<I: Isa, const PARTS: usize>(isa: I, x: &[f32; BLOCK], out: &mut [ActBlo
     let zero = isa.splat(0.0);
     let abs = isa.max(isa.max(a, isa.sub(zero, a)), isa.max(b, isa.sub(zero, b)));
     let max = max_lane(isa, abs);
-    let limit = if PARTS == 1 { 127 } else { 127 * RADIX };
+    let limit = if PARTS == 1 { 127.0 } else { 127.0 * RADIX };
     // For a tiny maximum there is no such factor: zeros, not what infinity times them rounds to.
-    let factor = limit as f32 / max;
+    let factor = limit / max;
     let factor = isa.splat(if factor.is_finite() { factor } else { 0.0 });
-    let mut q = [[0i32; LANES]; 2];
-    isa.istore(isa.to_i32(isa.mul(a, factor)), &mut q[0]);
-    isa.istore(isa.to_i32(isa.mul(b, factor)), &mut q[1]);
-    let d = max / limit as f32;
-    // In range by construction; a NaN or an infinity among the activations must not reach -128.
-    let q = q.as_flattened();
+    let (a, b) = (isa.mul(a, factor), isa.mul(b, factor));
+    let d = max / limit;
     if PARTS == 1 {
-        fill(&mut out[0], d, |i| q[i].clamp(-127, 127));
+        fill(isa, &mut out[0], d, isa.to_i32(a), isa.to_i32(b));
     } else {
-        let upper = |i: usize| (q[i].clamp(-limit, limit) + RADIX / 2).div_euclid(RADIX);
-        fill(&mut out[0], d * RADIX as f32, upper);
-        fill(&mut out[PARTS - 1], d, |i| q[i].clamp(-limit, limit) - RADIX * upper(i));
+        // Upper parts are the nearest multiples of the radix; what is left is at most half of it, exactly.
+        let share = isa.splat(1.0 / RADIX);
+        let (ua, ub) = (isa.to_i32(isa.mul(a, share)), isa.to_i32(isa.mul(b, share)));
+        let back = isa.splat(-RADIX);
+        let (la, lb) = (isa.fma(isa.to_f32(ua), back, a), isa.fma(isa.to_f32(ub), back, b));
+        fill(isa, &mut out[0], d * RADIX, ua, ub);
+        fill(isa, &mut out[PARTS - 1], d, isa.to_i32(la), isa.to_i32(lb));
     }
 }
 
-/// Writes integers (at most 127 in size) with their sums.
+/// Writes 32 integers with their sums.
 #[inline(always)]
-fn fill(out: &mut ActBlock, d: f32, q: impl Fn(usize) -> i32) {
-    let (mut first, mut last) = (0i32, 0i32);
-    for i in 0..LANES {
-        let (a, b) = (q(i), q(LANES + i));
-        out.q[i / 4][i % 4] = a as i8;
-        out.q[4 + i / 4][i % 4] = b as i8;
-        first += a;
-        last += b;
+fn fill<I: Isa>(isa: I, out: &mut ActBlock, d: f32, a: I::I, b: I::I) {
+    let mut q = [[0i32; LANES]; 2];
+    isa.istore(a, &mut q[0]);
+    isa.istore(b, &mut q[1]);
+    for (half, sum) in q.iter_mut().zip(&mut out.halves) {
+        *sum = 0;
+        for q in half {
+            // In range by construction; a NaN or an infinity among the activations must not reach -128.
+            *q = (*q).clamp(-127, 127);
+            *sum += *q;
+        }
+    }
+    for (to, from) in out.q.as_flattened_mut().iter_mut().zip(q.as_flattened()) {
+        *to = *from as i8;
     }
     out.d = d;
-    out.halves = [first, last];
-    out.ds = d * (first + last) as f32;
+    out.ds = d * (out.halves[0] + out.halves[1]) as f32;
 }

@@ -28,6 +28,28 @@ pub(crate) fn quantized(x: &[f32]) -> Vec<Block> {
         .collect()
 }
 
+/// 16 bits: `Q = x · (32,258 / max|x|)`, cut into the nearest multiple of 254 and what is left, to nearest even; the two
+/// parts follow each other.
+pub(crate) fn quantized_wide(x: &[f32]) -> Vec<Block> {
+    x.chunks(32)
+        .flat_map(|x| {
+            let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            let factor = 32_258.0 / max;
+            let d = max / 32_258.0;
+            let (mut upper, mut lower) = ([0; 32], [0; 32]);
+            if factor.is_finite() {
+                for (i, x) in x.iter().enumerate() {
+                    let t = x * factor;
+                    let u = (t * (1.0 / 254.0)).round_ties_even();
+                    upper[i] = u as i32;
+                    lower[i] = u.mul_add(-254.0, t).round_ties_even() as i32;
+                }
+            }
+            [Block { q: upper, d: d * 254.0 }, Block { q: lower, d }]
+        })
+        .collect()
+}
+
 /// One row of weights, taken apart once.
 pub(crate) enum Row {
     Floats(Vec<f32>),
@@ -54,14 +76,16 @@ impl Row {
         }
     }
 
-    /// The product with one token, in the order and with the roundings of the contract.
-    pub(crate) fn dot(&self, x: &[f32], blocks: &[Block]) -> f32 {
+    /// The product with one token, in the order and with the roundings of the contract; `blocks` has `parts` blocks for
+    /// every 32 values.
+    pub(crate) fn dot(&self, x: &[f32], blocks: &[Block], parts: usize) -> f32 {
         match self {
             Row::Floats(w) => w.iter().zip(x).fold(0.0, |acc, (w, x)| w.mul_add(*x, acc)),
             Row::Blocks(form, row) => {
                 let mut acc = 0.0;
                 let per_block = form.len / 32;
-                for (at, x) in blocks.iter().enumerate() {
+                for (i, x) in blocks.iter().enumerate() {
+                    let at = i / parts;
                     acc = step(form, &row[at / per_block], at % per_block, x, acc);
                 }
                 acc
