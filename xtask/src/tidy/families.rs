@@ -10,6 +10,8 @@ const SEARCHED: &[&str] =
     &["crates/smallmind/src/", "crates/smallmind-kernels/src/", "crates/smallmind-cli/src/"];
 /// The same words as values of other keys.
 const NOT_FAMILIES: &[(&str, &str, &str)] = &[
+    ("crates/smallmind/src/preset.rs", "gpt2", "the family that the presets are written as"),
+    ("crates/smallmind/src/preset.rs", "llama", "a value of tokenizer.ggml.model"),
     ("crates/smallmind/src/model/vocab.rs", "gpt2", "a value of tokenizer.ggml.model"),
     ("crates/smallmind/src/model/vocab.rs", "llama", "a value of tokenizer.ggml.model"),
     ("crates/smallmind/src/model/config.rs", "llama3", "a value of rope.scaling.type"),

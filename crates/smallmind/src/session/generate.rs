@@ -263,14 +263,13 @@ impl<P: Probe> Generation<'_, P> {
 }
 
 impl<P: Probe> Drop for Generation<'_, P> {
-    /// The last sampled token belongs to the conversation: the next prompt follows it.
+    /// The last sampled token belongs to the conversation: the next prompt follows it, and computes it first.
     fn drop(&mut self) {
         if let Some(token) = self.pending.take()
             && self.session.room() > 0
             && self.finish != Some(Finish::Cancelled)
         {
-            self.session.reserve(1);
-            self.session.pass(&[token], 0, &mut Off);
+            self.session.tokens.push(token);
         }
     }
 }

@@ -39,6 +39,7 @@ pub struct Session {
     model: Model,
     kv: KvCache,
     scratch: Scratch,
+    /// All tokens; the last one may not be computed yet ([`Session::catch_up`]).
     tokens: Vec<u32>,
     context: usize,
     /// Rows of logits that the last pass left.
@@ -138,6 +139,7 @@ impl Session {
         }
         self.check(tokens)?;
         self.reserve(tokens.len());
+        self.catch_up();
         let chunks = tokens.len().div_ceil(self.chunk);
         for (i, chunk) in tokens.chunks(self.chunk).enumerate() {
             if cancelled() {
@@ -146,6 +148,16 @@ impl Session {
             self.pass(chunk, usize::from(i + 1 == chunks), probe);
         }
         Ok(true)
+    }
+
+    /// Computes the last token of a generation, which was sampled and never needed until now.
+    fn catch_up(&mut self) {
+        if self.kv.len() < self.tokens.len()
+            && let Some(token) = self.tokens.pop()
+        {
+            self.reserve(1);
+            self.pass(&[token], 0, &mut Off);
+        }
     }
 
     /// One forward pass over tokens that were checked and have room.
@@ -180,6 +192,7 @@ impl Session {
             return Ok(self.logits_mut());
         }
         self.reserve(last.len());
+        self.catch_up();
         self.scratch.reserve(self.model.config(), last.len(), self.tokens.len() + last.len(), rows);
         self.pass(last, rows, &mut Off);
         Ok(self.logits_mut())
@@ -194,9 +207,11 @@ impl Session {
     /// Forgets the conversation from token `len` on (or all of it, where windowed layers no longer hold the past that
     /// the rest would need). Returns how many tokens are left; the caller prefills the others again.
     pub fn truncate(&mut self, len: usize) -> usize {
-        let left = self.kv.truncate(len);
-        self.tokens.truncate(left);
+        if len < self.tokens.len() {
+            let left = self.kv.truncate(len);
+            self.tokens.truncate(left);
+        }
         self.logit_rows = 0;
-        left
+        self.tokens.len()
     }
 }
