@@ -4,7 +4,7 @@ use std::io::Read;
 
 use serde_json::Value;
 
-use crate::support::{command, interrupt, smallmind, smollm2, tiny, wait_for_output, with_stdin};
+use crate::support::{Outcome, command, interrupt, smallmind, smollm2, tiny, wait_for_output, with_stdin};
 
 fn tokens(document: &Value) -> Vec<u64> {
     document["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect()
@@ -64,6 +64,28 @@ fn the_text_does_not_depend_on_threads_or_prefill_chunks() {
     assert_eq!(one, run(&["-t", "2"]));
     assert_eq!(one, run(&["-t", "2", "--chunk", "1"]));
     assert_eq!(one, run(&["-t", "1", "--chunk", "7", "-c", "300"]));
+}
+
+#[test]
+fn every_instruction_set_gives_the_same_log_probabilities() {
+    let Some(model) = smollm2() else { return };
+    let args = ["run", "-m", &model, "--json", "--raw", "--temp", "0", "-n", "4", "--logprobs", "10"];
+    let args = [&args[..], &["The quick brown fox"]].concat();
+    let default = smallmind(&args).json();
+    let mut compared = Vec::new();
+    for isa in ["scalar", "avx2", "avx512", "neon"] {
+        let outcome = Outcome::from(command(&args).env("SMALLMIND_ISA", isa).output().unwrap());
+        if outcome.code == Some(2) {
+            // This CPU lacks it, which is said with what it has.
+            outcome.refuses(2, &[isa, "scalar"]);
+            continue;
+        }
+        let d = outcome.json();
+        assert_eq!(d["isa"], isa);
+        assert_eq!((&d["tokens"], &d["logprobs"]), (&default["tokens"], &default["logprobs"]), "{isa}");
+        compared.push(isa);
+    }
+    assert!(compared.contains(&"scalar"), "{compared:?}");
 }
 
 #[test]

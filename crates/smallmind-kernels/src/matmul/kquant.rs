@@ -1,6 +1,6 @@
 //! The packed layouts of the K-quants: 256 values share a scale, 16 or 32 values an integer factor.
 //!
-//! GGUF layouts: `block_q2_K` to `block_q6_K` of ggml's `ggml-common.h`. The packed forms keep the integers and are
+//! What a file's block means is known to `quant` alone. The packed forms keep its integers and are
 //! exact: d · s of a 6-bit s needs 17 bits of mantissa, so it is computed when it is used.
 
 use super::format::{
@@ -8,9 +8,13 @@ use super::format::{
     nibbles, pack_fifth, sixes,
 };
 use crate::isa::Isa;
+use crate::quant::{Block, Unpacked, q2_k, q3_k, q4_k, q5_k, q6_k};
 
-fn half_at(row: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([row[at], row[at + 1]])
+/// The integers of one row's block, by the type's reference decoder.
+fn integers<B: Block>(block: &[u8]) -> Unpacked {
+    let mut u = Unpacked::default();
+    B::unpack(block, &mut u);
+    u
 }
 
 /// Writes the low four bits of 256 values into the nibble planes of 8 blocks.
@@ -21,15 +25,6 @@ fn pack_low(planes: &mut [[[u8; 64]; 4]; 8], lane: usize, q: &[u8; 256]) {
                 vector[4 * lane + i] = (q[4 * j + i] & 15) | ((q[16 + 4 * j + i] & 15) << 4);
             }
         }
-    }
-}
-
-/// The 6-bit scale and min `j < 8` of Q4_K and Q5_K from their 12 bytes.
-fn scale_min(s: &[u8], j: usize) -> (u8, u8) {
-    if j < 4 {
-        (s[j] & 63, s[j + 4] & 63)
-    } else {
-        ((s[j + 4] & 15) | ((s[j - 4] >> 6) << 4), (s[j + 4] >> 4) | ((s[j] >> 6) << 4))
     }
 }
 
@@ -67,18 +62,13 @@ impl Format for Q2K {
         join(isa, mins, dmin, x, acc)
     }
     fn pack(u: &mut Q2KUnit, lane: usize, row: &[u8]) {
-        let mut q = [0u8; 256];
-        for (k, q) in q.iter_mut().enumerate() {
-            let (half, j, l) = (k / 128, k / 32 % 4, k % 32);
-            *q = (row[16 + 32 * half + l] >> (2 * j)) & 3;
+        let from = integers::<q2_k::Q2_K>(row);
+        pack_low(&mut u.q, lane, &from.q);
+        for (i, (s, m)) in from.scales.iter().zip(from.mins).enumerate() {
+            u.s[i / 2][i % 2][lane] = s.cast_unsigned();
+            u.m[i / 2][i % 2][lane] = m;
         }
-        pack_low(&mut u.q, lane, &q);
-        for (i, &s) in row[..16].iter().enumerate() {
-            u.s[i / 2][i % 2][lane] = s & 15;
-            u.m[i / 2][i % 2][lane] = s >> 4;
-        }
-        u.d[lane] = half_at(row, 80);
-        u.dmin[lane] = half_at(row, 82);
+        (u.d[lane], u.dmin[lane]) = (from.d, from.m);
     }
 }
 
@@ -102,19 +92,12 @@ impl Format for Q3K {
         join(isa, dot_halves(isa, 4, s, w, x), d, x, acc)
     }
     fn pack(u: &mut Q3KUnit, lane: usize, row: &[u8]) {
-        let (mask, qs, s) = (&row[..32], &row[32..96], &row[96..108]);
-        let mut q = [0u8; 256];
-        for (k, q) in q.iter_mut().enumerate() {
-            let (half, j, l) = (k / 128, k / 32 % 4, k % 32);
-            *q = ((qs[32 * half + l] >> (2 * j)) & 3) | (((mask[l] >> (4 * half + j)) & 1) << 2);
+        let from = integers::<q3_k::Q3_K>(row);
+        pack_low(&mut u.q, lane, &from.q);
+        for (i, s) in from.scales.iter().enumerate() {
+            u.s[i / 2][i % 2][lane] = *s;
         }
-        pack_low(&mut u.q, lane, &q);
-        for i in 0..16 {
-            let low = if i < 8 { s[i] & 15 } else { s[i - 8] >> 4 };
-            let high = (s[8 + i % 4] >> (2 * (i / 4))) & 3;
-            u.s[i / 2][i % 2][lane] = (low | (high << 4)).cast_signed() - 32;
-        }
-        u.d[lane] = half_at(row, 108);
+        u.d[lane] = from.d;
     }
 }
 
@@ -160,18 +143,12 @@ impl Format for Q4K {
         step_min(isa, w, s, x, acc)
     }
     fn pack(u: &mut Q4KUnit, lane: usize, row: &[u8]) {
-        let (s, qs) = (&row[4..16], &row[16..144]);
-        let mut q = [0u8; 256];
-        for (k, q) in q.iter_mut().enumerate() {
-            let byte = qs[32 * (k / 64) + k % 32];
-            *q = if k % 64 < 32 { byte & 15 } else { byte >> 4 };
-        }
-        pack_low(&mut u.q, lane, &q);
+        let from = integers::<q4_k::Q4_K>(row);
+        pack_low(&mut u.q, lane, &from.q);
         for b in 0..8 {
-            (u.s[b][lane], u.m[b][lane]) = scale_min(s, b);
+            (u.s[b][lane], u.m[b][lane]) = (from.scales[b].cast_unsigned(), from.mins[b]);
         }
-        u.d[lane] = half_at(row, 0);
-        u.dmin[lane] = half_at(row, 2);
+        (u.d[lane], u.dmin[lane]) = (from.d, from.m);
     }
 }
 
@@ -195,21 +172,14 @@ impl Format for Q5K {
         step_min(isa, w, s, x, acc)
     }
     fn pack(u: &mut Q5KUnit, lane: usize, row: &[u8]) {
-        let (s, qh, qs) = (&row[4..16], &row[16..48], &row[48..176]);
-        let mut q = [0u8; 256];
-        for (k, q) in q.iter_mut().enumerate() {
-            let byte = qs[32 * (k / 64) + k % 32];
-            *q = if k % 64 < 32 { byte & 15 } else { byte >> 4 };
-        }
-        pack_low(&mut u.q, lane, &q);
-        for b in 0..8 {
-            let fifth =
-                qh.iter().enumerate().fold(0u32, |bits, (l, h)| bits | (u32::from((h >> b) & 1) << l));
+        let from = integers::<q5_k::Q5_K>(row);
+        pack_low(&mut u.q, lane, &from.q);
+        for (b, q) in from.q.as_chunks::<32>().0.iter().enumerate() {
+            let fifth = q.iter().enumerate().fold(0, |bits, (k, q)| bits | (u32::from(q >> 4) << k));
             pack_fifth(&mut u.h[b], lane, fifth);
-            (u.s[b][lane], u.m[b][lane]) = scale_min(s, b);
+            (u.s[b][lane], u.m[b][lane]) = (from.scales[b].cast_unsigned(), from.mins[b]);
         }
-        u.d[lane] = half_at(row, 0);
-        u.dmin[lane] = half_at(row, 2);
+        (u.d[lane], u.dmin[lane]) = (from.d, from.m);
     }
 }
 
@@ -233,16 +203,9 @@ impl Format for Q6K {
         join(isa, dot_halves(isa, 32, s, w, x), d, x, acc)
     }
     fn pack(u: &mut Q6KUnit, lane: usize, row: &[u8]) {
-        let (ql, qh, s) = (&row[..128], &row[128..192], &row[192..208]);
-        let mut q = [0u8; 256];
-        for (k, q) in q.iter_mut().enumerate() {
-            let (half, quarter, l) = (k / 128, k / 32 % 4, k % 32);
-            let low = ql[64 * half + 32 * (quarter % 2) + l];
-            let low = if quarter < 2 { low & 15 } else { low >> 4 };
-            *q = low | (((qh[32 * half + l] >> (2 * quarter)) & 3) << 4);
-        }
-        pack_low(&mut u.q, lane, &q);
-        for (plane, q) in u.h.iter_mut().zip(q.as_chunks::<32>().0) {
+        let from = integers::<q6_k::Q6_K>(row);
+        pack_low(&mut u.q, lane, &from.q);
+        for (plane, q) in u.h.iter_mut().zip(from.q.as_chunks::<32>().0) {
             for (t, vector) in plane.iter_mut().enumerate() {
                 for i in 0..4 {
                     vector[4 * lane + i] =
@@ -250,9 +213,9 @@ impl Format for Q6K {
                 }
             }
         }
-        for (i, &s) in s.iter().enumerate() {
-            u.s[i / 2][i % 2][lane] = s.cast_signed();
+        for (i, s) in from.scales.iter().enumerate() {
+            u.s[i / 2][i % 2][lane] = *s;
         }
-        u.d[lane] = half_at(row, 208);
+        u.d[lane] = from.d;
     }
 }

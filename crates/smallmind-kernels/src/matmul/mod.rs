@@ -2,6 +2,42 @@
 //!
 //! Rows are split, never `k`: an output is one chain of sums whatever the threads and the number of tokens.
 
+/// The one table from a stored type to its packed layout: `$quantized` with `$F` naming the [`format::Format`], or
+/// `$unquantized` with `$G` naming the [`float::FloatFormat`].
+macro_rules! by_format {
+    ($dtype:expr, $F:ident => $quantized:expr, $G:ident => $unquantized:expr) => {{
+        use $crate::dtype::DType;
+        use $crate::matmul::{float, format, kquant};
+        macro_rules! quantized {
+            ($format:path) => {{
+                type $F = $format;
+                $quantized
+            }};
+        }
+        macro_rules! unquantized {
+            ($format:path) => {{
+                type $G = $format;
+                $unquantized
+            }};
+        }
+        match $dtype {
+            DType::F32 => unquantized!(float::F32),
+            DType::F16 => unquantized!(float::F16),
+            DType::BF16 => unquantized!(float::BF16),
+            DType::Q8_0 => quantized!(format::Q8),
+            DType::Q4_0 => quantized!(format::Q40),
+            DType::Q4_1 => quantized!(format::Q41),
+            DType::Q5_0 => quantized!(format::Q50),
+            DType::Q5_1 => quantized!(format::Q51),
+            DType::Q2_K => quantized!(kquant::Q2K),
+            DType::Q3_K => quantized!(kquant::Q3K),
+            DType::Q4_K => quantized!(kquant::Q4K),
+            DType::Q5_K => quantized!(kquant::Q5K),
+            DType::Q6_K => quantized!(kquant::Q6K),
+        }
+    }};
+}
+
 pub(crate) mod float;
 pub(crate) mod format;
 pub(crate) mod kquant;
@@ -15,7 +51,8 @@ use crate::aligned::ALIGN;
 use crate::dtype::DType;
 use crate::table::Kernels;
 use crate::threads::Pool;
-use format::BLOCK;
+use float::{FloatFormat, FloatUnit};
+use format::{BLOCK, Format};
 use tile::{OutPtr, Piece};
 
 /// Row groups of a matrix of `rows` rows.
@@ -25,20 +62,9 @@ pub fn groups(rows: usize) -> usize {
 
 /// Bytes that one row group of `k` values a row takes in the packed layout of `dtype`; `None` on overflow.
 pub fn group_bytes(dtype: DType, k: usize) -> Option<usize> {
-    let (unit_k, unit_bytes) = match dtype {
-        DType::F32 => (float::UNIT_K, 1024),
-        DType::F16 | DType::BF16 => (float::UNIT_K, 512),
-        DType::Q8_0 => (2 * BLOCK, size_of::<format::Q8Unit>()),
-        DType::Q4_0 => (2 * BLOCK, size_of::<format::Q40Unit>()),
-        DType::Q4_1 => (BLOCK, size_of::<format::Q41Unit>()),
-        DType::Q5_0 => (2 * BLOCK, size_of::<format::Q50Unit>()),
-        DType::Q5_1 => (BLOCK, size_of::<format::Q51Unit>()),
-        DType::Q2_K => (256, size_of::<format::Q2KUnit>()),
-        DType::Q3_K => (256, size_of::<format::Q3KUnit>()),
-        DType::Q4_K => (256, size_of::<format::Q4KUnit>()),
-        DType::Q5_K => (256, size_of::<format::Q5KUnit>()),
-        DType::Q6_K => (256, size_of::<format::Q6KUnit>()),
-    };
+    let (unit_k, unit_bytes) = by_format!(dtype,
+        F => (F::BLOCKS * BLOCK, size_of::<<F as Format>::Unit>()),
+        G => (float::UNIT_K, size_of::<FloatUnit<<G as FloatFormat>::Item>>()));
     k.div_ceil(unit_k).checked_mul(unit_bytes)
 }
 

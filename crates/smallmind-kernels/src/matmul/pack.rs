@@ -1,8 +1,8 @@
 //! From a file's rows to the packed layout: a permutation of bytes, done once at load, group by group.
 
-use super::float::{self, FloatFormat, FloatUnit, UNIT_K};
-use super::format::{self, Format, GROUP, Pod};
-use super::{group_bytes, kquant};
+use super::float::{FloatFormat, FloatUnit, UNIT_K};
+use super::format::{Format, GROUP, Pod};
+use super::group_bytes;
 use crate::aligned::cast_mut;
 use crate::dtype::DType;
 use crate::quant;
@@ -79,22 +79,13 @@ pub fn pack_rows(from: FileRows<'_>, packed: DType, first_group: usize, out: &mu
     };
     for (g, group) in out.chunks_exact_mut(step).enumerate() {
         let lane = |l: usize| row((first_group + g) * GROUP + l);
-        match packed {
-            DType::F32 if dtype != DType::F32 => dequantized(dtype, k, lane, group),
-            DType::F32 => floats::<float::F32>(4, lane, group),
-            DType::F16 => floats::<float::F16>(2, lane, group),
-            DType::BF16 => floats::<float::BF16>(2, lane, group),
-            DType::Q8_0 => blocks::<format::Q8>(dtype, lane, group),
-            DType::Q4_0 => blocks::<format::Q40>(dtype, lane, group),
-            DType::Q4_1 => blocks::<format::Q41>(dtype, lane, group),
-            DType::Q5_0 => blocks::<format::Q50>(dtype, lane, group),
-            DType::Q5_1 => blocks::<format::Q51>(dtype, lane, group),
-            DType::Q2_K => blocks::<kquant::Q2K>(dtype, lane, group),
-            DType::Q3_K => blocks::<kquant::Q3K>(dtype, lane, group),
-            DType::Q4_K => blocks::<kquant::Q4K>(dtype, lane, group),
-            DType::Q5_K => blocks::<kquant::Q5K>(dtype, lane, group),
-            DType::Q6_K => blocks::<kquant::Q6K>(dtype, lane, group),
+        if packed != dtype {
+            dequantized(dtype, k, lane, group);
+            continue;
         }
+        by_format!(dtype,
+            F => blocks::<F>(dtype, lane, group),
+            G => floats::<G>(dtype.block_bytes(), lane, group));
     }
 }
 

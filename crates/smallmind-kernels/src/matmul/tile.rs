@@ -5,11 +5,8 @@
 use std::ops::Range;
 
 use super::PackedRef;
-use super::float;
 use super::format::{self, ActBlock, Format, GROUP};
-use super::kquant;
 use crate::aligned::cast;
-use crate::dtype::DType;
 use crate::isa::Isa;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
@@ -94,21 +91,7 @@ impl Piece<'_> {
 /// Computes a piece: the one entry of the kernel table for every weight type.
 #[inline(always)]
 pub(crate) fn piece<I: Isa>(isa: I, p: &Piece<'_>) {
-    match p.w.dtype() {
-        DType::F32 => float::rows::<I, float::F32>(isa, p),
-        DType::F16 => float::rows::<I, float::F16>(isa, p),
-        DType::BF16 => float::rows::<I, float::BF16>(isa, p),
-        DType::Q8_0 => rows::<I, format::Q8>(isa, p),
-        DType::Q4_0 => rows::<I, format::Q40>(isa, p),
-        DType::Q4_1 => rows::<I, format::Q41>(isa, p),
-        DType::Q5_0 => rows::<I, format::Q50>(isa, p),
-        DType::Q5_1 => rows::<I, format::Q51>(isa, p),
-        DType::Q2_K => rows::<I, kquant::Q2K>(isa, p),
-        DType::Q3_K => rows::<I, kquant::Q3K>(isa, p),
-        DType::Q4_K => rows::<I, kquant::Q4K>(isa, p),
-        DType::Q5_K => rows::<I, kquant::Q5K>(isa, p),
-        DType::Q6_K => rows::<I, kquant::Q6K>(isa, p),
-    }
+    by_format!(p.w.dtype(), F => rows::<I, F>(isa, p), G => float::rows::<I, G>(isa, p));
 }
 
 #[inline(always)]
