@@ -1,8 +1,10 @@
-//! Chores of the workspace: `cargo xtask tidy` checks the rules that the compiler does not.
+//! Chores of the workspace: `cargo xtask tidy` checks the rules that the compiler does not, `cargo xtask peers` measures
+//! against llama.cpp.
 //!
 //! The same checks run as tests (`cargo test -p xtask`), so nobody has to remember the command. Nothing here is shipped,
 //! and nothing here changes a file.
 
+mod peers;
 mod tidy;
 
 use std::process::ExitCode;
@@ -11,7 +13,8 @@ fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => tidy::run(),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy")),
+        ["peers", ref rest @ ..] => peers::run(rest),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | peers LLAMA_BENCH MODEL...")),
     };
     let (report, code) = match outcome {
         Ok((report, true)) => (report, ExitCode::SUCCESS),
