@@ -2,6 +2,10 @@
 //! Does not read files: the caller copies the `tokenizer.ggml.*` values into a [`VocabSpec`].
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use crate::TextError;
 use crate::error::quote;
@@ -105,7 +109,9 @@ pub(crate) struct Vocab {
     pub(crate) texts: Vec<Box<[u8]>>,
     pub(crate) types: Vec<TokenType>,
     pub(crate) scores: Vec<f32>,
-    ids: FastMap<Box<[u8]>, u32>,
+    /// Ids by the hash of their texts.
+    ids: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
     pub(crate) bos: Option<u32>,
     pub(crate) eos: Option<u32>,
     pub(crate) unk: Option<u32>,
@@ -214,17 +220,25 @@ impl Vocab {
         let mut scores = std::mem::take(&mut spec.scores);
         scores.resize(count, 0.0);
 
-        let mut ids = FastMap::with_capacity_and_hasher(count, foldhash::fast::RandomState::default());
+        let hasher = foldhash::fast::RandomState::default();
+        let mut ids = HashTable::with_capacity(count);
+        let text_of = |id: u32| &*texts[id as usize];
         for (id, text) in (0u32..).zip(&texts) {
             if text.is_empty() {
                 continue;
             }
-            if let Some(first) = ids.insert(text.clone(), id) {
-                return Err(TextError::vocabulary(format!(
-                    "tokens {first} and {id} are both \"{}\"",
-                    quote(text)
-                )));
-            }
+            let hash = hasher.hash_one(&**text);
+            match ids.entry(
+                hash,
+                |other| text_of(*other) == &**text,
+                |other| hasher.hash_one(text_of(*other)),
+            ) {
+                Entry::Vacant(place) => place.insert(id),
+                Entry::Occupied(first) => {
+                    let message = format!("tokens {} and {id} are both \"{}\"", first.get(), quote(text));
+                    return Err(TextError::vocabulary(message));
+                }
+            };
             if types[id as usize] == TokenType::Byte && byte_of(text).is_none() {
                 return Err(TextError::vocabulary(format!(
                     "token {id} is of type byte, and its text \"{}\" is not <0x..> with two hexadecimal digits",
@@ -259,7 +273,8 @@ impl Vocab {
                 )));
             }
         }
-        let mut vocab = Self { texts, types, scores, ids, bos, eos, unk, end_of_generation: Vec::new() };
+        let mut vocab =
+            Self { texts, types, scores, ids, hasher, bos, eos, unk, end_of_generation: Vec::new() };
         vocab.settle_roles([eos, eot, eom]);
         Ok(vocab)
     }
@@ -308,7 +323,7 @@ impl Vocab {
 
     /// The id of the token stored as `text`.
     pub(crate) fn id(&self, text: &[u8]) -> Option<u32> {
-        self.ids.get(text).copied()
+        self.ids.find(self.hasher.hash_one(text), |id| &*self.texts[*id as usize] == text).copied()
     }
 
     /// Whether the token shows in output only when asked for.

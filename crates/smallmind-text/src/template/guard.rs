@@ -43,7 +43,7 @@ pub(super) fn on_large_stack<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TextError> + Send + 'static,
 ) -> Result<T, TextError> {
     let (send, receive) = mpsc::sync_channel(1);
-    std::thread::Builder::new()
+    let worker = std::thread::Builder::new()
         .name("chat-template".into())
         .stack_size(STACK_BYTES)
         .spawn(move || {
@@ -52,7 +52,11 @@ pub(super) fn on_large_stack<T: Send + 'static>(
         })
         .map_err(|e| TextError::TemplateRender(format!("no thread could be started for it ({e})")))?;
     match receive.recv_timeout(TIME) {
-        Ok(result) => result,
+        Ok(result) => {
+            // The thread only ends now; waiting for that leaves nothing of it behind.
+            let _ = worker.join();
+            result
+        }
         Err(mpsc::RecvTimeoutError::Timeout) => {
             Err(TextError::TemplateLimit("it takes longer than one second".into()))
         }
