@@ -108,26 +108,23 @@ fn sixteen_bit_activations_are_the_contracts_on_every_isa_and_256_times_closer()
                 let mut blocks = vec![ActBlock::ZERO; 2 * act_blocks(n)];
                 (isa.quantize_wide)(&x, &mut blocks);
                 let expected = support::contract::quantized_wide(&x);
-                for (b, block) in blocks.iter().enumerate() {
-                    let q: Vec<i32> = block.quants().iter().map(|q| i32::from(*q)).collect();
+                for (b, parts) in blocks.chunks_exact(2).enumerate() {
+                    let context = format!("{name}, {n}, block {b} on {}", isa.name);
+                    let q: Vec<i32> = std::iter::zip(parts[0].quants(), parts[1].quants())
+                        .map(|(hi, lo)| 256 * i32::from(*hi) + i32::from(*lo))
+                        .collect();
                     let (d, want) = expected.get(b).map_or((0.0, [0; 32]), |e| (e.d, e.q));
-                    assert_eq!(
-                        (block.scale(), &q[..]),
-                        (d, &want[..]),
-                        "{name}, {n}, block {b} on {}",
-                        isa.name
-                    );
-                }
-                for (parts, x) in blocks.chunks_exact(2).zip(x.chunks(32)) {
-                    let step = f64::from(parts[1].scale());
-                    for (i, x) in x.iter().enumerate().filter(|_| step > 1e-36) {
-                        let near = step
-                            * f64::from(
-                                254 * i32::from(parts[0].quants()[i]) + i32::from(parts[1].quants()[i]),
-                            );
-                        // Half a step, and the roundings of the scale and of the product.
-                        let bound = step * 0.5 + f64::from(x.abs()) * 4.0 * EPS;
-                        assert!((f64::from(*x) - near).abs() <= bound, "{name}, {n}, {x:e} on {}", isa.name);
+                    assert_eq!((parts[0].scale(), &q[..]), (d, &want[..]), "{context}");
+                    let halves = [q[..16].iter().sum::<i32>(), q[16..].iter().sum::<i32>()];
+                    assert_eq!(parts[0].sums(), (d * (halves[0] + halves[1]) as f32, halves), "{context}");
+                    let step = f64::from(d);
+                    for (i, x) in x.iter().skip(32 * b).take(32).enumerate().filter(|_| step > 1e-36) {
+                        // Half a step, one more where the lower part was cut, and the roundings of the scale and of the
+                        // product.
+                        let cut = if parts[1].quants()[i].abs() == 127 { 1.5 } else { 0.5 };
+                        let bound = step * cut + f64::from(x.abs()) * 4.0 * EPS;
+                        let error = (f64::from(*x) - step * f64::from(q[i])).abs();
+                        assert!(error <= bound, "{context}: {x:e}");
                     }
                 }
             }

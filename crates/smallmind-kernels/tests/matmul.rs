@@ -88,7 +88,7 @@ fn by_contract(w: &Matrix, input: &Input, precise: bool, order: RowOrder) -> Vec
     let mut out = Vec::new();
     for x in input.x.chunks_exact(w.k) {
         let blocks = if input.parts == 1 { contract::quantized(x) } else { contract::quantized_wide(x) };
-        out.extend(rows.iter().map(|row| row.dot(x, &blocks, input.parts)));
+        out.extend(rows.iter().map(|row| row.dot(x, &blocks)));
     }
     out
 }

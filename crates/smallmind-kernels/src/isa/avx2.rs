@@ -157,11 +157,6 @@ impl Isa for Avx2 {
         unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }
     }
     #[inline(always)]
-    fn imul(self, a: I, b: I) -> I {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { [_mm256_mullo_epi32(a[0], b[0]), _mm256_mullo_epi32(a[1], b[1])] }
-    }
-    #[inline(always)]
     fn ishl<const N: u32>(self, a: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {

@@ -142,11 +142,6 @@ impl Isa for Avx512 {
         unsafe { _mm512_add_epi32(a, b) }
     }
     #[inline(always)]
-    fn imul(self, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { _mm512_mullo_epi32(a, b) }
-    }
-    #[inline(always)]
     fn ishl<const N: u32>(self, a: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_slli_epi32::<N>(a) }

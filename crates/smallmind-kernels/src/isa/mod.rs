@@ -63,8 +63,6 @@ pub(crate) trait Isa: Copy + 'static {
     fn isplat(self, x: i32) -> Self::I;
     fn istore(self, a: Self::I, out: &mut [i32; 16]);
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
-    /// The low 32 bits of the product.
-    fn imul(self, a: Self::I, b: Self::I) -> Self::I;
     fn ishl<const N: u32>(self, a: Self::I) -> Self::I;
     fn load_i8(self, x: &[i8; 16]) -> Self::I;
     fn load_u8(self, x: &[u8; 16]) -> Self::I;

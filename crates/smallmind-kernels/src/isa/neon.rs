@@ -192,13 +192,6 @@ impl Isa for Neon {
         }
     }
     #[inline(always)]
-    fn imul(self, a: I, b: I) -> I {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            [vmulq_s32(a[0], b[0]), vmulq_s32(a[1], b[1]), vmulq_s32(a[2], b[2]), vmulq_s32(a[3], b[3])]
-        }
-    }
-    #[inline(always)]
     fn ishl<const N: u32>(self, a: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {

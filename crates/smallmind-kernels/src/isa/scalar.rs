@@ -120,10 +120,6 @@ impl Isa for Scalar {
         zip(a, b, i32::wrapping_add)
     }
     #[inline(always)]
-    fn imul(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        zip(a, b, i32::wrapping_mul)
-    }
-    #[inline(always)]
     fn ishl<const N: u32>(self, a: [i32; 16]) -> [i32; 16] {
         a.map(|x| x << N)
     }

@@ -19,7 +19,8 @@ pub(crate) const BLOCK: usize = 32;
 
 /// 32 quantized activations of one token, or one of the two parts of 32 wider ones.
 ///
-/// `x ≈ d · q`, `d = max|x| / 127`; `ds = d · Σq`; `halves` are the sums of the first and last 16 `q`.
+/// `x ≈ d · q`, `d = max|x| / 127`; `ds = d · Σq`; `halves` are the sums of the first and last 16 `q`. Of 16-bit
+/// activations `Q = 256 · hi + lo` the first block holds `hi` and the scale and sums of `Q`, the second `lo` alone.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(16))]
 pub struct ActBlock {
@@ -33,7 +34,7 @@ impl ActBlock {
     /// An empty block: all zero.
     pub const ZERO: ActBlock = ActBlock { q: [[0; 4]; 8], d: 0.0, ds: 0.0, halves: [0; 2] };
 
-    /// The 32 integers, each within ±127.
+    /// The 32 integers, each within ±127: activations, or the upper or lower parts of wider ones.
     pub fn quants(&self) -> &[i8] {
         self.q.as_flattened()
     }
@@ -70,8 +71,14 @@ pub(crate) trait Format {
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
     /// The scales of block `b`.
     fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Self::Scales<I>;
-    /// Adds the block's dot products with one token's block to the 16 accumulators.
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F;
+    /// Adds the block's dot products with one token's block, of one or two parts, to the 16 accumulators.
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        s: Self::Scales<I>,
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F;
     /// Writes block bytes of one row (GGUF layout, `BLOCKS` · 32 values) into lane `lane` of the unit.
     fn pack(u: &mut Self::Unit, lane: usize, row: &[u8]);
 }
@@ -191,36 +198,88 @@ pub(super) fn sixes<I: Isa>(isa: I, q: &[Bytes; 4], h: &[Bytes; 2]) -> [I::B; 8]
     ]
 }
 
-/// `init + Σ w · x` of one block: two chains, so that the additions overlap; integers, so the order is free.
+/// `init + Σ w · x` of one block: two chains, so that the additions overlap; integers, so the order is free. Of wider
+/// activations the upper parts come first and are moved up by 8 bits. At most 2²⁸: exact.
 #[inline(always)]
-pub(super) fn dot_u7<I: Isa>(isa: I, init: i32, w: &[I::B; 8], x: &ActBlock) -> I::I {
-    let (mut a, mut b) = (isa.isplat(init), isa.isplat(0));
-    a = isa.dot_u7(a, w[0], &x.q[0]);
-    b = isa.dot_u7(b, w[1], &x.q[1]);
-    a = isa.dot_u7(a, w[2], &x.q[2]);
-    b = isa.dot_u7(b, w[3], &x.q[3]);
-    a = isa.dot_u7(a, w[4], &x.q[4]);
-    b = isa.dot_u7(b, w[5], &x.q[5]);
-    a = isa.dot_u7(a, w[6], &x.q[6]);
-    b = isa.dot_u7(b, w[7], &x.q[7]);
-    isa.iadd(a, b)
+pub(super) fn dot_u7<I: Isa, const PARTS: usize>(
+    isa: I,
+    init: i32,
+    w: &[I::B; 8],
+    x: &[ActBlock; PARTS],
+) -> I::I {
+    let mut sum = isa.isplat(0);
+    for (part, x) in x.iter().enumerate() {
+        let (mut a, mut b) = (isa.isplat(if part + 1 == PARTS { init } else { 0 }), sum);
+        a = isa.dot_u7(a, w[0], &x.q[0]);
+        b = isa.dot_u7(b, w[1], &x.q[1]);
+        a = isa.dot_u7(a, w[2], &x.q[2]);
+        b = isa.dot_u7(b, w[3], &x.q[3]);
+        a = isa.dot_u7(a, w[4], &x.q[4]);
+        b = isa.dot_u7(b, w[5], &x.q[5]);
+        a = isa.dot_u7(a, w[6], &x.q[6]);
+        b = isa.dot_u7(b, w[7], &x.q[7]);
+        sum = isa.iadd(a, b);
+        if part + 1 < PARTS {
+            sum = isa.ishl::<8>(sum);
+        }
+    }
+    sum
 }
 
-/// `s₀ · (Σ₀ w·x − offset·Σ₀ x) + s₁ · (…)`, for scales per 16 values. Exact: below 2³¹, and below 2²⁴ for the formats here.
+/// [`dot_u7`] for signed weights.
 #[inline(always)]
-pub(super) fn dot_halves<I: Isa>(isa: I, offset: i32, s: [I::I; 2], w: &[I::B; 8], x: &ActBlock) -> I::I {
-    let mut h = [isa.isplat(-offset * x.halves[0]), isa.isplat(-offset * x.halves[1])];
-    for j in 0..4 {
-        h[0] = isa.dot_u7(h[0], w[j], &x.q[j]);
-        h[1] = isa.dot_u7(h[1], w[4 + j], &x.q[4 + j]);
+fn dot_i8<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], x: &[ActBlock; PARTS]) -> I::I {
+    let init = -I::BIAS * sum(&x[0]);
+    let mut sum = isa.isplat(0);
+    for (part, x) in x.iter().enumerate() {
+        let (mut a, mut b) = (isa.isplat(if part + 1 == PARTS { init } else { 0 }), sum);
+        a = isa.dot_i8(a, w[0], &x.q[0]);
+        b = isa.dot_i8(b, w[1], &x.q[1]);
+        a = isa.dot_i8(a, w[2], &x.q[2]);
+        b = isa.dot_i8(b, w[3], &x.q[3]);
+        a = isa.dot_i8(a, w[4], &x.q[4]);
+        b = isa.dot_i8(b, w[5], &x.q[5]);
+        a = isa.dot_i8(a, w[6], &x.q[6]);
+        b = isa.dot_i8(b, w[7], &x.q[7]);
+        sum = isa.iadd(a, b);
+        if part + 1 < PARTS {
+            sum = isa.ishl::<8>(sum);
+        }
     }
-    isa.iadd(isa.imul(h[0], s[0]), isa.imul(h[1], s[1]))
+    sum
+}
+
+/// `s₀ · (Σ₀ w·x − offset·Σ₀ x) + s₁ · (…)`, for integer scales per 16 values. With 8-bit activations every step is below
+/// 2²⁴ and so exact; with wider ones the integers round to f32 and the sum is one fused multiply-add.
+#[inline(always)]
+pub(super) fn dot_halves<I: Isa, const PARTS: usize>(
+    isa: I,
+    offset: i32,
+    s: [I::F; 2],
+    w: &[I::B; 8],
+    x: &[ActBlock; PARTS],
+) -> I::F {
+    let mut h = [isa.isplat(0); 2];
+    for (part, block) in x.iter().enumerate() {
+        if part + 1 == PARTS && offset != 0 {
+            h[0] = isa.iadd(h[0], isa.isplat(-offset * x[0].halves[0]));
+            h[1] = isa.iadd(h[1], isa.isplat(-offset * x[0].halves[1]));
+        }
+        for j in 0..4 {
+            h[0] = isa.dot_u7(h[0], w[j], &block.q[j]);
+            h[1] = isa.dot_u7(h[1], w[4 + j], &block.q[4 + j]);
+        }
+        if part + 1 < PARTS {
+            h = [isa.ishl::<8>(h[0]), isa.ishl::<8>(h[1])];
+        }
+    }
+    isa.fma(isa.to_f32(h[0]), s[0], isa.mul(isa.to_f32(h[1]), s[1]))
 }
 
 /// `acc + dot · (d · da)`: the one way a block joins its chain.
 #[inline(always)]
-pub(super) fn join<I: Isa>(isa: I, dot: I::I, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-    isa.fma(isa.to_f32(dot), isa.mul(d, isa.splat(x.d)), acc)
+pub(super) fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+    isa.fma(dot, isa.mul(d, isa.splat(x.d)), acc)
 }
 
 #[inline(always)]
@@ -254,17 +313,14 @@ impl Format for Q8 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        let (mut a, mut b) = (isa.isplat(-I::BIAS * sum(x)), isa.isplat(0));
-        a = isa.dot_i8(a, w[0], &x.q[0]);
-        b = isa.dot_i8(b, w[1], &x.q[1]);
-        a = isa.dot_i8(a, w[2], &x.q[2]);
-        b = isa.dot_i8(b, w[3], &x.q[3]);
-        a = isa.dot_i8(a, w[4], &x.q[4]);
-        b = isa.dot_i8(b, w[5], &x.q[5]);
-        a = isa.dot_i8(a, w[6], &x.q[6]);
-        b = isa.dot_i8(b, w[7], &x.q[7]);
-        join(isa, isa.iadd(a, b), d, x, acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        d: I::F,
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        join(isa, isa.to_f32(dot_i8(isa, w, x)), d, &x[0], acc)
     }
     fn pack(u: &mut Q8Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(34).enumerate() {
@@ -312,8 +368,14 @@ impl Format for Q40 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_u7(isa, -8 * sum(x), w, x), d, x, acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        d: I::F,
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        join(isa, isa.to_f32(dot_u7(isa, -8 * sum(&x[0]), w, x)), d, &x[0], acc)
     }
     fn pack(u: &mut Q40Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(18).enumerate() {
@@ -339,9 +401,15 @@ impl Format for Q41 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        let acc = join(isa, dot_u7(isa, 0, w, x), d, x, acc);
-        isa.fma(m, isa.splat(x.ds), acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        (d, m): (I::F, I::F),
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        let acc = join(isa, isa.to_f32(dot_u7(isa, 0, w, x)), d, &x[0], acc);
+        isa.fma(m, isa.splat(x[0].ds), acc)
     }
     fn pack(u: &mut Q41Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);
@@ -366,8 +434,14 @@ impl Format for Q50 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_u7(isa, -16 * sum(x), w, x), d, x, acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        d: I::F,
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        join(isa, isa.to_f32(dot_u7(isa, -16 * sum(&x[0]), w, x)), d, &x[0], acc)
     }
     fn pack(u: &mut Q50Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(22).enumerate() {
@@ -394,9 +468,15 @@ impl Format for Q51 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        let acc = join(isa, dot_u7(isa, 0, w, x), d, x, acc);
-        isa.fma(m, isa.splat(x.ds), acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        (d, m): (I::F, I::F),
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        let acc = join(isa, isa.to_f32(dot_u7(isa, 0, w, x)), d, &x[0], acc);
+        isa.fma(m, isa.splat(x[0].ds), acc)
     }
     fn pack(u: &mut Q51Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);

@@ -33,7 +33,7 @@ pub(crate) struct Q2K;
 impl Format for Q2K {
     type Unit = Q2KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = ([I::I; 2], [I::I; 2], I::F, I::F);
+    type Scales<I: Isa> = ([I::F; 2], [I::F; 2], I::F, I::F);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> [I::B; 8] {
@@ -42,24 +42,23 @@ impl Format for Q2K {
     #[inline(always)]
     fn scales<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> Self::Scales<I> {
         (
-            [isa.load_u8(&u.s[b][0]), isa.load_u8(&u.s[b][1])],
-            [isa.load_u8(&u.m[b][0]), isa.load_u8(&u.m[b][1])],
+            [isa.to_f32(isa.load_u8(&u.s[b][0])), isa.to_f32(isa.load_u8(&u.s[b][1]))],
+            [isa.to_f32(isa.load_u8(&u.m[b][0])), isa.to_f32(isa.load_u8(&u.m[b][1]))],
             isa.load_f16(&u.d),
             isa.load_f16(&u.dmin),
         )
     }
     #[inline(always)]
-    fn step<I: Isa>(
+    fn step<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
         (s, m, d, dmin): Self::Scales<I>,
-        x: &ActBlock,
+        x: &[ActBlock; PARTS],
         acc: I::F,
     ) -> I::F {
-        let acc = join(isa, dot_halves(isa, 0, s, w, x), d, x, acc);
-        let mins =
-            isa.iadd(isa.imul(m[0], isa.isplat(-x.halves[0])), isa.imul(m[1], isa.isplat(-x.halves[1])));
-        join(isa, mins, dmin, x, acc)
+        let acc = join(isa, dot_halves(isa, 0, s, w, x), d, &x[0], acc);
+        let [h0, h1] = x[0].halves.map(|h| isa.splat(-h as f32));
+        join(isa, isa.fma(m[0], h0, isa.mul(m[1], h1)), dmin, &x[0], acc)
     }
     fn pack(u: &mut Q2KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q2_k::Q2_K>(row);
@@ -77,7 +76,7 @@ pub(crate) struct Q3K;
 impl Format for Q3K {
     type Unit = Q3KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = ([I::I; 2], I::F);
+    type Scales<I: Isa> = ([I::F; 2], I::F);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> [I::B; 8] {
@@ -85,11 +84,17 @@ impl Format for Q3K {
     }
     #[inline(always)]
     fn scales<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> Self::Scales<I> {
-        ([isa.load_i8(&u.s[b][0]), isa.load_i8(&u.s[b][1])], isa.load_f16(&u.d))
+        ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (s, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_halves(isa, 4, s, w, x), d, x, acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        (s, d): Self::Scales<I>,
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        join(isa, dot_halves(isa, 4, s, w, x), d, &x[0], acc)
     }
     fn pack(u: &mut Q3KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q3_k::Q3_K>(row);
@@ -103,9 +108,15 @@ impl Format for Q3K {
 
 /// The step of the types with a scale and a min per 32 values.
 #[inline(always)]
-fn step_min<I: Isa>(isa: I, w: &[I::B; 8], (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-    let acc = join(isa, dot_u7(isa, 0, w, x), d, x, acc);
-    isa.fma(m, isa.splat(-x.ds), acc)
+fn step_min<I: Isa, const PARTS: usize>(
+    isa: I,
+    w: &[I::B; 8],
+    (d, m): (I::F, I::F),
+    x: &[ActBlock; PARTS],
+    acc: I::F,
+) -> I::F {
+    let acc = join(isa, isa.to_f32(dot_u7(isa, 0, w, x)), d, &x[0], acc);
+    isa.fma(m, isa.splat(-x[0].ds), acc)
 }
 
 /// `(d · s, dmin · m)` of 16 rows, both exact.
@@ -139,7 +150,13 @@ impl Format for Q4K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        s: (I::F, I::F),
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
         step_min(isa, w, s, x, acc)
     }
     fn pack(u: &mut Q4KUnit, lane: usize, row: &[u8]) {
@@ -168,7 +185,13 @@ impl Format for Q5K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        s: (I::F, I::F),
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
         step_min(isa, w, s, x, acc)
     }
     fn pack(u: &mut Q5KUnit, lane: usize, row: &[u8]) {
@@ -188,7 +211,7 @@ pub(crate) struct Q6K;
 impl Format for Q6K {
     type Unit = Q6KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = ([I::I; 2], I::F);
+    type Scales<I: Isa> = ([I::F; 2], I::F);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> [I::B; 8] {
@@ -196,11 +219,17 @@ impl Format for Q6K {
     }
     #[inline(always)]
     fn scales<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> Self::Scales<I> {
-        ([isa.load_i8(&u.s[b][0]), isa.load_i8(&u.s[b][1])], isa.load_f16(&u.d))
+        ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (s, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_halves(isa, 32, s, w, x), d, x, acc)
+    fn step<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        (s, d): Self::Scales<I>,
+        x: &[ActBlock; PARTS],
+        acc: I::F,
+    ) -> I::F {
+        join(isa, dot_halves(isa, 32, s, w, x), d, &x[0], acc)
     }
     fn pack(u: &mut Q6KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q6_k::Q6_K>(row);

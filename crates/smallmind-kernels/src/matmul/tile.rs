@@ -96,6 +96,11 @@ pub(crate) fn piece<I: Isa>(isa: I, p: &Piece<'_>) {
 
 #[inline(always)]
 fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
+    if p.parts() == 2 { rows_of::<I, F, 2>(isa, p) } else { rows_of::<I, F, 1>(isa, p) }
+}
+
+#[inline(always)]
+fn rows_of<I: Isa, F: Format, const PARTS: usize>(isa: I, p: &Piece<'_>) {
     let per_group = p.w.k().div_ceil(format::BLOCK).div_ceil(F::BLOCKS);
     let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
     let mut first = p.groups.start;
@@ -108,10 +113,10 @@ fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
             for g in first..last {
                 let group = &units[g * per_group..(g + 1) * per_group];
                 match width {
-                    8 if I::TOKENS >= 8 => tile::<I, F, 8>(isa, p, group, g, t),
-                    4 if I::TOKENS >= 4 => tile::<I, F, 4>(isa, p, group, g, t),
-                    2 => tile::<I, F, 2>(isa, p, group, g, t),
-                    _ => tile::<I, F, 1>(isa, p, group, g, t),
+                    8 if I::TOKENS >= 8 => tile::<I, F, 8, PARTS>(isa, p, group, g, t),
+                    4 if I::TOKENS >= 4 => tile::<I, F, 4, PARTS>(isa, p, group, g, t),
+                    2 => tile::<I, F, 2, PARTS>(isa, p, group, g, t),
+                    _ => tile::<I, F, 1, PARTS>(isa, p, group, g, t),
                 }
             }
             t += width;
@@ -121,17 +126,16 @@ fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
 }
 
 #[inline(always)]
-fn tile<I: Isa, F: Format, const T: usize>(
+fn tile<I: Isa, F: Format, const T: usize, const PARTS: usize>(
     isa: I,
     p: &Piece<'_>,
     group: &[F::Unit],
     g: usize,
     first_token: usize,
 ) {
-    let parts = p.parts();
-    let mut x: [&[ActBlock]; T] = [&[]; T];
+    let mut x: [&[[ActBlock; PARTS]]; T] = [&[]; T];
     for (t, x) in x.iter_mut().enumerate() {
-        *x = &p.quants(first_token + t)[..group.len() * F::BLOCKS * parts];
+        *x = &p.quants(first_token + t).as_chunks::<PARTS>().0[..group.len() * F::BLOCKS];
     }
     let mut acc = [isa.splat(0.0); T];
     for (u, unit) in group.iter().enumerate() {
@@ -144,11 +148,8 @@ fn tile<I: Isa, F: Format, const T: usize>(
         for b in 0..F::BLOCKS {
             let w = F::unpack(isa, unit, b);
             let s = F::scales(isa, unit, b);
-            // The parts of a 16-bit activation are two steps of the chain, the upper first.
-            for part in 0..parts {
-                for t in 0..T {
-                    acc[t] = F::step(isa, &w, s, &x[t][(u * F::BLOCKS + b) * parts + part], acc[t]);
-                }
+            for t in 0..T {
+                acc[t] = F::step(isa, &w, s, &x[t][u * F::BLOCKS + b], acc[t]);
             }
         }
     }

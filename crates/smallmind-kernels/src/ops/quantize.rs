@@ -12,8 +12,8 @@ pub(crate) fn quantize<I: Isa>(isa: I, x: &[f32], out: &mut [ActBlock]) {
     row::<I, 1>(isa, x, out);
 }
 
-/// Quantizes one row to 16 bits: `Q = round(x · 32,258 / max|x|) = 254 · hi + lo` with |hi|, |lo| <= 127, stored as a
-/// block of `hi` with 254 times the scale and a block of `lo`, side by side.
+/// Quantizes one row to 16 bits: `Q = 256 · hi + lo ≈ x · 32,512 / max|x|` with |hi|, |lo| <= 127 (of a `lo` of ±128, one
+/// in 512, the last step is lost), stored as a block of `hi` with the scale and sums of `Q` and a block of `lo`.
 ///
 /// `out` has twice [`crate::matmul::act_blocks`] blocks; those past the row become zero.
 #[inline(always)]
@@ -41,7 +41,7 @@ fn row<I: Isa, const PARTS: usize>(isa: I, x: &[f32], out: &mut [ActBlock]) {
 }
 
 /// Steps of the lower part in one of the upper.
-const RADIX: f32 = 254.0;
+const RADIX: f32 = 256.0;
 
 #[inline(always)]
 fn block<I: Isa, const PARTS: usize>(isa: I, x: &[f32; BLOCK], out: &mut [ActBlock; PARTS]) {
@@ -57,26 +57,35 @@ fn block<I: Isa, const PARTS: usize>(isa: I, x: &[f32; BLOCK], out: &mut [ActBlo
     let (a, b) = (isa.mul(a, factor), isa.mul(b, factor));
     let d = max / limit;
     if PARTS == 1 {
-        fill(isa, &mut out[0], d, isa.to_i32(a), isa.to_i32(b));
+        let halves = fill(isa, &mut out[0], isa.to_i32(a), isa.to_i32(b));
+        scaled(&mut out[0], d, halves);
     } else {
         // Upper parts are the nearest multiples of the radix; what is left is at most half of it, exactly.
         let share = isa.splat(1.0 / RADIX);
         let (ua, ub) = (isa.to_i32(isa.mul(a, share)), isa.to_i32(isa.mul(b, share)));
         let back = isa.splat(-RADIX);
         let (la, lb) = (isa.fma(isa.to_f32(ua), back, a), isa.fma(isa.to_f32(ub), back, b));
-        fill(isa, &mut out[0], d * RADIX, ua, ub);
-        fill(isa, &mut out[PARTS - 1], d, isa.to_i32(la), isa.to_i32(lb));
+        let upper = fill(isa, &mut out[0], ua, ub);
+        let last = &mut out[PARTS - 1];
+        let lower = fill(isa, last, isa.to_i32(la), isa.to_i32(lb));
+        (last.d, last.ds, last.halves) = (0.0, 0.0, [0; 2]);
+        scaled(&mut out[0], d, [256 * upper[0] + lower[0], 256 * upper[1] + lower[1]]);
     }
 }
 
-/// Writes 32 integers with their sums.
 #[inline(always)]
-fn fill<I: Isa>(isa: I, out: &mut ActBlock, d: f32, a: I::I, b: I::I) {
+fn scaled(out: &mut ActBlock, d: f32, halves: [i32; 2]) {
+    (out.d, out.ds, out.halves) = (d, d * (halves[0] + halves[1]) as f32, halves);
+}
+
+/// Writes 32 integers and returns the sums of their halves.
+#[inline(always)]
+fn fill<I: Isa>(isa: I, out: &mut ActBlock, a: I::I, b: I::I) -> [i32; 2] {
     let mut q = [[0i32; LANES]; 2];
     isa.istore(a, &mut q[0]);
     isa.istore(b, &mut q[1]);
-    for (half, sum) in q.iter_mut().zip(&mut out.halves) {
-        *sum = 0;
+    let mut halves = [0; 2];
+    for (half, sum) in q.iter_mut().zip(&mut halves) {
         for q in half {
             // In range by construction; a NaN or an infinity among the activations must not reach -128.
             *q = (*q).clamp(-127, 127);
@@ -86,6 +95,5 @@ fn fill<I: Isa>(isa: I, out: &mut ActBlock, d: f32, a: I::I, b: I::I) {
     for (to, from) in out.q.as_flattened_mut().iter_mut().zip(q.as_flattened()) {
         *to = *from as i8;
     }
-    out.d = d;
-    out.ds = d * (out.halves[0] + out.halves[1]) as f32;
+    halves
 }

@@ -28,24 +28,23 @@ pub(crate) fn quantized(x: &[f32]) -> Vec<Block> {
         .collect()
 }
 
-/// 16 bits: `Q = x · (32,258 / max|x|)`, cut into the nearest multiple of 254 and what is left, to nearest even; the two
-/// parts follow each other.
+/// 16 bits: `Q = x · (32,512 / max|x|)`, cut into the nearest multiple of 256 and what is left, to nearest even and within
+/// ±127; one block of the joined integers for every 32 values.
 pub(crate) fn quantized_wide(x: &[f32]) -> Vec<Block> {
     x.chunks(32)
-        .flat_map(|x| {
+        .map(|x| {
             let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            let factor = 32_258.0 / max;
-            let d = max / 32_258.0;
-            let (mut upper, mut lower) = ([0; 32], [0; 32]);
+            let factor = 32_512.0 / max;
+            let mut q = [0; 32];
             if factor.is_finite() {
-                for (i, x) in x.iter().enumerate() {
+                for (q, x) in q.iter_mut().zip(x) {
                     let t = x * factor;
-                    let u = (t * (1.0 / 254.0)).round_ties_even();
-                    upper[i] = u as i32;
-                    lower[i] = u.mul_add(-254.0, t).round_ties_even() as i32;
+                    let upper = (t * (1.0 / 256.0)).round_ties_even();
+                    let lower = upper.mul_add(-256.0, t).round_ties_even() as i32;
+                    *q = 256 * upper as i32 + lower.clamp(-127, 127);
                 }
             }
-            [Block { q: upper, d: d * 254.0 }, Block { q: lower, d }]
+            Block { q, d: max / 32_512.0 }
         })
         .collect()
 }
@@ -76,16 +75,15 @@ impl Row {
         }
     }
 
-    /// The product with one token, in the order and with the roundings of the contract; `blocks` has `parts` blocks for
-    /// every 32 values.
-    pub(crate) fn dot(&self, x: &[f32], blocks: &[Block], parts: usize) -> f32 {
+    /// The product with one token, in the order and with the roundings of the contract; `blocks` has one block for every
+    /// 32 values.
+    pub(crate) fn dot(&self, x: &[f32], blocks: &[Block]) -> f32 {
         match self {
             Row::Floats(w) => w.iter().zip(x).fold(0.0, |acc, (w, x)| w.mul_add(*x, acc)),
             Row::Blocks(form, row) => {
                 let mut acc = 0.0;
                 let per_block = form.len / 32;
-                for (i, x) in blocks.iter().enumerate() {
-                    let at = i / parts;
+                for (at, x) in blocks.iter().enumerate() {
                     acc = step(form, &row[at / per_block], at % per_block, x, acc);
                 }
                 acc
@@ -137,14 +135,14 @@ fn step(form: &Form, u: &Unpacked, part: usize, x: &Block, acc: f32) -> f32 {
     let min = |g: usize| i32::from(u.mins[first_group + g]);
 
     if group_len == 16 {
-        // Integer scales inside the exact sum.
-        let weighted = |f: &dyn Fn(usize) -> i32, of: &[i32]| of[0] * f(0) + of[1] * f(1);
-        let dot = weighted(&scale, &dots);
-        assert!(dot.abs() < 1 << 24, "the integer sum converts exactly");
-        let acc = (dot as f32).mul_add(d * x.d, acc);
+        // With 8-bit activations every value here is an integer below 2²⁴, and nothing rounds.
+        let weighted = |f: &dyn Fn(usize) -> i32, of: &[i32]| {
+            (of[0] as f32).mul_add(f(0) as f32, of[1] as f32 * f(1) as f32)
+        };
+        let acc = weighted(&scale, &dots).mul_add(d * x.d, acc);
         return match form.offset {
             Offset::None => acc,
-            _ => (-weighted(&min, &sums) as f32).mul_add(m * x.d, acc),
+            _ => (-weighted(&min, &sums)).mul_add(m * x.d, acc),
         };
     }
     let scaled = d * scale(0) as f32;
