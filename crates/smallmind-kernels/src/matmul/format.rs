@@ -198,8 +198,23 @@ pub(super) fn sixes<I: Isa>(isa: I, q: &[Bytes; 4], h: &[Bytes; 2]) -> [I::B; 8]
     ]
 }
 
-/// `init + Σ w · x` of one block: two chains, so that the additions overlap; integers, so the order is free. Of wider
-/// activations the upper parts come first and are moved up by 8 bits. At most 2²⁸: exact.
+/// `a + b + Σ w · x` of one block by a leaf: two chains, so that the additions overlap; integers, so the order is free.
+macro_rules! chains {
+    ($isa:ident . $dot:ident, $a:expr, $b:expr, $w:ident, $x:expr) => {{
+        let (mut a, mut b) = ($a, $b);
+        a = $isa.$dot(a, $w[0], &$x.q[0]);
+        b = $isa.$dot(b, $w[1], &$x.q[1]);
+        a = $isa.$dot(a, $w[2], &$x.q[2]);
+        b = $isa.$dot(b, $w[3], &$x.q[3]);
+        a = $isa.$dot(a, $w[4], &$x.q[4]);
+        b = $isa.$dot(b, $w[5], &$x.q[5]);
+        a = $isa.$dot(a, $w[6], &$x.q[6]);
+        b = $isa.$dot(b, $w[7], &$x.q[7]);
+        $isa.iadd(a, b)
+    }};
+}
+
+/// `init + Σ w · x` of one block. Of wider activations the upper parts' sum is moved up by 8 bits. At most 2²⁸: exact.
 #[inline(always)]
 pub(super) fn dot_u7<I: Isa, const PARTS: usize>(
     isa: I,
@@ -207,46 +222,17 @@ pub(super) fn dot_u7<I: Isa, const PARTS: usize>(
     w: &[I::B; 8],
     x: &[ActBlock; PARTS],
 ) -> I::I {
-    let mut sum = isa.isplat(0);
-    for (part, x) in x.iter().enumerate() {
-        let (mut a, mut b) = (isa.isplat(if part + 1 == PARTS { init } else { 0 }), sum);
-        a = isa.dot_u7(a, w[0], &x.q[0]);
-        b = isa.dot_u7(b, w[1], &x.q[1]);
-        a = isa.dot_u7(a, w[2], &x.q[2]);
-        b = isa.dot_u7(b, w[3], &x.q[3]);
-        a = isa.dot_u7(a, w[4], &x.q[4]);
-        b = isa.dot_u7(b, w[5], &x.q[5]);
-        a = isa.dot_u7(a, w[6], &x.q[6]);
-        b = isa.dot_u7(b, w[7], &x.q[7]);
-        sum = isa.iadd(a, b);
-        if part + 1 < PARTS {
-            sum = isa.ishl::<8>(sum);
-        }
-    }
-    sum
+    let zero = isa.isplat(0);
+    let upper = if PARTS == 2 { isa.ishl::<8>(chains!(isa.dot_u7, zero, zero, w, x[0])) } else { zero };
+    chains!(isa.dot_u7, isa.isplat(init), upper, w, x[PARTS - 1])
 }
 
 /// [`dot_u7`] for signed weights.
 #[inline(always)]
 fn dot_i8<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], x: &[ActBlock; PARTS]) -> I::I {
-    let init = -I::BIAS * sum(&x[0]);
-    let mut sum = isa.isplat(0);
-    for (part, x) in x.iter().enumerate() {
-        let (mut a, mut b) = (isa.isplat(if part + 1 == PARTS { init } else { 0 }), sum);
-        a = isa.dot_i8(a, w[0], &x.q[0]);
-        b = isa.dot_i8(b, w[1], &x.q[1]);
-        a = isa.dot_i8(a, w[2], &x.q[2]);
-        b = isa.dot_i8(b, w[3], &x.q[3]);
-        a = isa.dot_i8(a, w[4], &x.q[4]);
-        b = isa.dot_i8(b, w[5], &x.q[5]);
-        a = isa.dot_i8(a, w[6], &x.q[6]);
-        b = isa.dot_i8(b, w[7], &x.q[7]);
-        sum = isa.iadd(a, b);
-        if part + 1 < PARTS {
-            sum = isa.ishl::<8>(sum);
-        }
-    }
-    sum
+    let (init, zero) = (isa.isplat(-I::BIAS * sum(&x[0])), isa.isplat(0));
+    let upper = if PARTS == 2 { isa.ishl::<8>(chains!(isa.dot_i8, zero, zero, w, x[0])) } else { zero };
+    chains!(isa.dot_i8, init, upper, w, x[PARTS - 1])
 }
 
 /// `s₀ · (Σ₀ w·x − offset·Σ₀ x) + s₁ · (…)`, for integer scales per 16 values. With 8-bit activations every step is below
@@ -259,19 +245,19 @@ pub(super) fn dot_halves<I: Isa, const PARTS: usize>(
     w: &[I::B; 8],
     x: &[ActBlock; PARTS],
 ) -> I::F {
+    let init = [isa.isplat(-offset * x[0].halves[0]), isa.isplat(-offset * x[0].halves[1])];
     let mut h = [isa.isplat(0); 2];
-    for (part, block) in x.iter().enumerate() {
-        if part + 1 == PARTS && offset != 0 {
-            h[0] = isa.iadd(h[0], isa.isplat(-offset * x[0].halves[0]));
-            h[1] = isa.iadd(h[1], isa.isplat(-offset * x[0].halves[1]));
-        }
+    if PARTS == 2 {
         for j in 0..4 {
-            h[0] = isa.dot_u7(h[0], w[j], &block.q[j]);
-            h[1] = isa.dot_u7(h[1], w[4 + j], &block.q[4 + j]);
+            h[0] = isa.dot_u7(h[0], w[j], &x[0].q[j]);
+            h[1] = isa.dot_u7(h[1], w[4 + j], &x[0].q[4 + j]);
         }
-        if part + 1 < PARTS {
-            h = [isa.ishl::<8>(h[0]), isa.ishl::<8>(h[1])];
-        }
+        h = [isa.ishl::<8>(h[0]), isa.ishl::<8>(h[1])];
+    }
+    h = [isa.iadd(h[0], init[0]), isa.iadd(h[1], init[1])];
+    for j in 0..4 {
+        h[0] = isa.dot_u7(h[0], w[j], &x[PARTS - 1].q[j]);
+        h[1] = isa.dot_u7(h[1], w[4 + j], &x[PARTS - 1].q[4 + j]);
     }
     isa.fma(isa.to_f32(h[0]), s[0], isa.mul(isa.to_f32(h[1]), s[1]))
 }
