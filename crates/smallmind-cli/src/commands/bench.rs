@@ -18,6 +18,9 @@ pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
     if tests.is_empty() {
         return Err(Usage("there is nothing to measure: give -p or -n a number above 0".into()).into());
     }
+    if args.greedy && args.batch.iter().any(|b| *b > 1) {
+        return Err(Usage("--greedy measures one sequence: leave --batch at 1".into()).into());
+    }
     let local = resolve::file(args.model.as_deref(), args.offline, out)?;
     let interrupt = Guard::new();
     let mut rows = Vec::new();
@@ -72,7 +75,7 @@ fn row(model: &Model, test: Test, args: &BenchArgs, samples: Vec<Duration>) -> B
         type_k: kv,
         type_v: kv,
         use_mmap: true,
-        test: test.name(),
+        test: if args.greedy && test.generate > 0 { format!("{} greedy", test.name()) } else { test.name() },
         n_prompt: test.prompt,
         n_gen: test.generate,
         n_depth: test.depth,
