@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use crate::isa::Isa;
 #[cfg(target_arch = "aarch64")]
-use crate::isa::neon::Neon;
+use crate::isa::neon::{Neon, NeonDotprod};
 use crate::isa::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{avx2::Avx2, avx512::Avx512};
@@ -119,6 +119,8 @@ tables! {
     #[cfg(target_arch = "x86_64")]
     avx2, Avx2, target_feature(enable = "avx2,fma,f16c");
     #[cfg(target_arch = "aarch64")]
+    neon_dotprod, NeonDotprod, target_feature(enable = "neon,dotprod");
+    #[cfg(target_arch = "aarch64")]
     neon, Neon, target_feature(enable = "neon");
     scalar, Scalar, inline(never);
 }
@@ -130,6 +132,8 @@ pub fn available() -> Vec<&'static Kernels> {
         Avx512::detect().map(avx512),
         #[cfg(target_arch = "x86_64")]
         Avx2::detect().map(avx2),
+        #[cfg(target_arch = "aarch64")]
+        NeonDotprod::detect().map(neon_dotprod),
         #[cfg(target_arch = "aarch64")]
         Neon::detect().map(neon),
         Scalar::detect().map(scalar),

@@ -12,6 +12,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+#[cfg(test)]
+mod tests;
 
 /// Lanes of the virtual vector.
 pub(crate) const LANES: usize = 16;

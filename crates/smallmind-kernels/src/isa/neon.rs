@@ -1,43 +1,122 @@
-//! NEON of every AArch64 CPU: four 128-bit registers are the virtual vector.
-//!
-//! The byte dot product widens and adds in pairs, which every AArch64 has; `sdot` and `i8mm` are a later leaf.
+//! NEON: four 128-bit registers are the virtual vector. Two tables differ in one leaf, the dot product of bytes:
+//! every AArch64 CPU widens and adds in pairs; those since ARMv8.2 have one instruction for it.
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
 #![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
 use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::Isa;
-use crate::half;
 
-/// Proof of NEON.
+/// Proof of NEON and of the instructions of its dot product.
 #[derive(Clone, Copy)]
-pub(crate) struct Neon(());
+pub(crate) struct NeonWith<D>(D);
 
-impl Neon {
+/// NEON as every AArch64 CPU has it.
+pub(crate) type Neon = NeonWith<Widening>;
+/// With the dot product instruction.
+pub(crate) type NeonDotprod = NeonWith<Dotprod>;
+
+impl<D: Dot> NeonWith<D> {
     /// The value again, for a function that only a holder of the proof can reach.
     ///
     /// # Safety
     /// The CPU has the instructions.
     #[inline(always)]
     pub(crate) unsafe fn assume() -> Self {
-        Self(())
+        Self(D::PROOF)
     }
 
     pub(crate) fn detect() -> Option<Self> {
-        std::arch::is_aarch64_feature_detected!("neon").then_some(Self(()))
+        (is_aarch64_feature_detected!("neon") && D::detected()).then_some(Self(D::PROOF))
     }
+}
+
+/// The dot product of bytes; a value inside [`NeonWith`] proves its instructions.
+pub(crate) trait Dot: Copy + 'static {
+    const NAME: &'static str;
+    const PROOF: Self;
+
+    fn detected() -> bool;
+
+    /// `acc[r] + Σ_{i<4} w[4r+i] · x[4r+i]`, exact for `x` of at least -127.
+    ///
+    /// # Safety
+    /// The CPU has the instructions.
+    unsafe fn dot(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t;
+}
+
+/// Products of 16 bits, added in pairs twice.
+#[derive(Clone, Copy)]
+pub(crate) struct Widening(());
+
+impl Dot for Widening {
+    const NAME: &'static str = "neon";
+    const PROOF: Self = Self(());
+
+    fn detected() -> bool {
+        true
+    }
+
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: the caller proves the instructions.
+        unsafe {
+            // A product is at most 128 · 127 = 16,256 in size, two are 32,512: they fit 16 bits.
+            let lo = vmull_s8(vget_low_s8(w), vget_low_s8(x));
+            let hi = vmull_s8(vget_high_s8(w), vget_high_s8(x));
+            vpadalq_s16(acc, vpaddq_s16(lo, hi))
+        }
+    }
+}
+
+/// `sdot`.
+#[derive(Clone, Copy)]
+pub(crate) struct Dotprod(());
+
+impl Dot for Dotprod {
+    const NAME: &'static str = "neon-dotprod";
+    const PROOF: Self = Self(());
+
+    fn detected() -> bool {
+        is_aarch64_feature_detected!("dotprod")
+    }
+
+    #[inline(always)]
+    unsafe fn dot(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: the caller proves the instructions.
+        unsafe { sdot(acc, w, x) }
+    }
+}
+
+/// What `vdotq_s32` does, which Rust has not stabilized yet (rust-lang/rust#117224).
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot(acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    let mut out = acc;
+    // SAFETY: touches registers only; the function's features are the instruction's.
+    unsafe {
+        asm!(
+            "sdot {out:v}.4s, {w:v}.16b, {x:v}.16b",
+            out = inout(vreg) out,
+            w = in(vreg) w,
+            x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    out
 }
 
 type F = [float32x4_t; 4];
 type I = [int32x4_t; 4];
 type B = [uint8x16_t; 4];
 
-impl Isa for Neon {
+impl<D: Dot> Isa for NeonWith<D> {
     type F = F;
     type I = I;
     type B = B;
 
-    const NAME: &'static str = "neon";
+    const NAME: &'static str = D::NAME;
     const BIAS: i32 = 0;
     const TOKENS: usize = 4;
     const QUERIES: usize = 4;
@@ -134,17 +213,41 @@ impl Isa for Neon {
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16; 16]) -> F {
-        self.load(&x.map(half::f16_to_f32))
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = x.as_ptr();
+            let (lo, hi) = (vreinterpretq_f16_u16(vld1q_u16(p)), vreinterpretq_f16_u16(vld1q_u16(p.add(8))));
+            [
+                vcvt_f32_f16(vget_low_f16(lo)),
+                vcvt_high_f32_f16(lo),
+                vcvt_f32_f16(vget_low_f16(hi)),
+                vcvt_high_f32_f16(hi),
+            ]
+        }
     }
     #[inline(always)]
     fn store_f16(self, a: F, out: &mut [u16; 16]) {
-        let mut t = [0.0; 16];
-        self.store(a, &mut t);
-        *out = t.map(half::f32_to_f16);
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = out.as_mut_ptr();
+            let lo = vcvt_high_f16_f32(vcvt_f16_f32(a[0]), a[1]);
+            let hi = vcvt_high_f16_f32(vcvt_f16_f32(a[2]), a[3]);
+            vst1q_u16(p, vreinterpretq_u16_f16(lo));
+            vst1q_u16(p.add(8), vreinterpretq_u16_f16(hi));
+        }
     }
     #[inline(always)]
     fn load_bf16(self, x: &[u16; 16]) -> F {
-        self.load(&x.map(half::bf16_to_f32))
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let (lo, hi) = (vld1q_u16(x.as_ptr()), vld1q_u16(x.as_ptr().add(8)));
+            [
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(lo))),
+                vreinterpretq_f32_u32(vshll_high_n_u16::<16>(lo)),
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vget_low_u16(hi))),
+                vreinterpretq_f32_u32(vshll_high_n_u16::<16>(hi)),
+            ]
+        }
     }
     #[inline(always)]
     fn to_f32(self, a: I) -> F {
@@ -261,20 +364,12 @@ impl Isa for Neon {
     #[inline(always)]
     fn bshl<const N: u32>(self, a: B) -> B {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            let n = vdupq_n_s16(N as i16);
-            let s = |v| vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(v), n));
-            [s(a[0]), s(a[1]), s(a[2]), s(a[3])]
-        }
+        unsafe { shift16(a, vdupq_n_s16(N as i16)) }
     }
     #[inline(always)]
     fn bshr<const N: u32>(self, a: B) -> B {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            let n = vdupq_n_s16(-(N as i16));
-            let s = |v| vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(v), n));
-            [s(a[0]), s(a[1]), s(a[2]), s(a[3])]
-        }
+        unsafe { shift16(a, vdupq_n_s16(-(N as i16))) }
     }
     #[inline(always)]
     fn dot_u7(self, acc: I, w: B, x: &[i8; 4]) -> I {
@@ -286,18 +381,32 @@ impl Isa for Neon {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
             let x = vreinterpretq_s8_s32(vdupq_n_s32(i32::from_le_bytes(x.map(i8::cast_unsigned))));
-            let mut out = acc;
-            for (o, w) in out.iter_mut().zip(w) {
-                let w = vreinterpretq_s8_u8(w);
-                // A product is at most 128 * 127 = 16,256: two of them fit 16 bits only in absolute value below
-                // 32,768 (32,512), so the pairwise widening add is exact.
-                let lo = vmull_s8(vget_low_s8(w), vget_low_s8(x));
-                let hi = vmull_s8(vget_high_s8(w), vget_high_s8(x));
-                *o = vaddq_s32(*o, vpaddlq_s16(vpaddq_s16(lo, hi)));
-            }
-            out
+            [
+                D::dot(acc[0], vreinterpretq_s8_u8(w[0]), x),
+                D::dot(acc[1], vreinterpretq_s8_u8(w[1]), x),
+                D::dot(acc[2], vreinterpretq_s8_u8(w[2]), x),
+                D::dot(acc[3], vreinterpretq_s8_u8(w[3]), x),
+            ]
         }
     }
+    /// Does nothing: whether a hint pays has not been measured on a machine.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
+}
+
+/// Shifts 16-bit lanes left by `n`, right where it is negative. A constant `n` becomes the immediate form.
+///
+/// # Safety
+/// The CPU has the instructions.
+#[inline(always)]
+unsafe fn shift16(a: B, n: int16x8_t) -> B {
+    // SAFETY: the caller proves the instructions.
+    unsafe {
+        [
+            vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(a[0]), n)),
+            vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(a[1]), n)),
+            vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(a[2]), n)),
+            vreinterpretq_u8_u16(vshlq_u16(vreinterpretq_u16_u8(a[3]), n)),
+        ]
+    }
 }

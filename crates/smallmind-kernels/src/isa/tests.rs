@@ -1,0 +1,217 @@
+//! Every leaf of every instruction set against plain Rust, at the values where instructions differ.
+
+use super::scalar::Scalar;
+use super::*;
+use crate::half;
+
+/// Calls `$test(isa)` for each instruction set that this CPU has.
+macro_rules! each_isa {
+    ($test:ident) => {
+        $test(Scalar::assume());
+        #[cfg(target_arch = "x86_64")]
+        {
+            avx2::Avx2::detect().into_iter().for_each($test);
+            avx512::Avx512::detect().into_iter().for_each($test);
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            neon::Neon::detect().into_iter().for_each($test);
+            neon::NeonDotprod::detect().into_iter().for_each($test);
+        }
+    };
+}
+
+/// Zeros, ties, denormals, infinities, NaN: numbers that are rounded, compared and converted in ways of their own.
+const ODD: [f32; 32] = [
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    1.5,
+    2.5,
+    -2.5,
+    3.499_999_8,
+    1.0,
+    -1.0,
+    f32::MIN_POSITIVE,
+    -1e-45,
+    1e-45,
+    5.877e-39,
+    f32::MAX,
+    f32::MIN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::NAN,
+    -f32::NAN,
+    65504.0,
+    65519.996,
+    65520.0,
+    -65536.0,
+    5.960_464_5e-8,
+    2.980_232_2e-8,
+    2.980_232_6e-8,
+    6.1e-5,
+    1.000_488_3,
+    1.001_464_8,
+    3.402_823_3e38,
+    1e30,
+];
+
+/// Random bits: xorshift.
+struct Bits(u64);
+
+impl Bits {
+    fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 32) as u32
+    }
+}
+
+fn floats<I: Isa>(isa: I, a: I::F) -> [f32; 16] {
+    let mut out = [0.0; 16];
+    isa.store(a, &mut out);
+    out
+}
+
+fn integers<I: Isa>(isa: I, a: I::I) -> [i32; 16] {
+    let mut out = [0; 16];
+    isa.istore(a, &mut out);
+    out
+}
+
+/// Equal bits, or both NaN.
+#[track_caller]
+fn same(found: [f32; 16], expected: [f32; 16], isa: &str, what: &str, of: impl std::fmt::Debug) {
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let equal = f.to_bits() == e.to_bits() || (f.is_nan() && e.is_nan());
+        assert!(equal, "{what} on {isa}, lane {i}: {f:e} and not {e:e}, of {of:?}");
+    }
+}
+
+#[test]
+fn arithmetic_has_the_bits_of_plain_rust_at_odd_values() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(7);
+        for round in 0..2000 {
+            // Every pair of odd values first, then any bits.
+            let mut next = |i: usize| {
+                if round < 64 { ODD[i % 32] } else { f32::from_bits(bits.next()) }
+            };
+            let a: [f32; 16] = std::array::from_fn(|i| next(i + (round & 1) * 16));
+            let b: [f32; 16] = std::array::from_fn(|i| next(i + round / 2));
+            let c: [f32; 16] = std::array::from_fn(|i| next(i * 3 + round));
+            let (x, y, z) = (isa.load(&a), isa.load(&b), isa.load(&c));
+            let of = (a, b, c);
+            same(floats(isa, isa.add(x, y)), s.add(a, b), I::NAME, "add", of);
+            same(floats(isa, isa.sub(x, y)), s.sub(a, b), I::NAME, "sub", of);
+            same(floats(isa, isa.mul(x, y)), s.mul(a, b), I::NAME, "mul", of);
+            same(floats(isa, isa.div(x, y)), s.div(a, b), I::NAME, "div", of);
+            same(floats(isa, isa.fma(x, y, z)), s.fma(a, b, c), I::NAME, "fma", of);
+            same(floats(isa, isa.max(x, y)), s.max(a, b), I::NAME, "max", of);
+            same(floats(isa, isa.min(x, y)), s.min(a, b), I::NAME, "min", of);
+            let small = a.map(|v| if v.abs() < 2e9 { v } else { 0.5 });
+            assert_eq!(
+                integers(isa, isa.to_i32(isa.load(&small))),
+                s.to_i32(small),
+                "to_i32 of {small:?} on {}",
+                I::NAME
+            );
+        }
+    }
+    each_isa!(test);
+}
+
+#[test]
+fn half_precision_is_converted_as_the_reference_converts_it() {
+    fn test<I: Isa>(isa: I) {
+        for start in (0..=u16::MAX).step_by(16) {
+            let x: [u16; 16] = std::array::from_fn(|i| start + i as u16);
+            same(floats(isa, isa.load_f16(&x)), x.map(half::f16_to_f32), I::NAME, "load_f16", x);
+            same(floats(isa, isa.load_bf16(&x)), x.map(half::bf16_to_f32), I::NAME, "load_bf16", x);
+        }
+        let mut bits = Bits(9);
+        for round in 0..5000 {
+            let x: [f32; 16] = std::array::from_fn(|i| match round {
+                0 | 1 => ODD[i + 16 * round],
+                // Near a tie of two halves.
+                _ if round % 2 == 0 => {
+                    let low = bits.next();
+                    f32::from_bits((half::f16_to_f32(low as u16).to_bits() | 0x1000) - (low >> 31))
+                }
+                _ => f32::from_bits(bits.next()),
+            });
+            let mut found = [0; 16];
+            isa.store_f16(isa.load(&x), &mut found);
+            let value = |h: u16| half::f16_to_f32(h);
+            same(
+                found.map(value),
+                x.map(|v| value(half::f32_to_f16(v))),
+                I::NAME,
+                "store_f16",
+                x.map(f32::to_bits),
+            );
+        }
+    }
+    each_isa!(test);
+}
+
+#[test]
+fn integers_have_the_bits_of_plain_rust() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(11);
+        for _ in 0..500 {
+            let bytes: [u8; 16] = std::array::from_fn(|_| bits.next() as u8);
+            let signed = bytes.map(u8::cast_signed);
+            let (x, y) = (bits.next().cast_signed(), bits.next().cast_signed());
+            assert_eq!(integers(isa, isa.load_u8(&bytes)), s.load_u8(&bytes), "load_u8 on {}", I::NAME);
+            assert_eq!(integers(isa, isa.load_i8(&signed)), s.load_i8(&signed), "load_i8 on {}", I::NAME);
+            let any = isa.iadd(isa.imul(isa.load_i8(&signed), isa.isplat(x)), isa.isplat(y));
+            let want = s.iadd(s.imul(s.load_i8(&signed), s.isplat(x)), s.isplat(y));
+            assert_eq!(integers(isa, any), want, "iadd and imul on {}", I::NAME);
+            assert_eq!(integers(isa, isa.ishl::<23>(any)), s.ishl::<23>(want), "ishl on {}", I::NAME);
+            same(floats(isa, isa.to_f32(any)), s.to_f32(want), I::NAME, "to_f32", want);
+            same(floats(isa, isa.bits_to_f32(any)), s.bits_to_f32(want), I::NAME, "bits_to_f32", want);
+        }
+    }
+    each_isa!(test);
+}
+
+#[test]
+fn products_of_bytes_are_exact_up_to_their_contract_and_see_every_byte() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(13);
+        for round in 0..2000 {
+            let extreme = |b: u32, ends: [u8; 2]| if round % 2 == 0 { ends[b as usize & 1] } else { b as u8 };
+            let w: [u8; 64] = std::array::from_fn(|_| extreme(bits.next(), [0x80, 0x7f]));
+            let mut x: [i8; 4] =
+                std::array::from_fn(|_| extreme(bits.next(), [0x81, 0x7f]).cast_signed().max(-127));
+            if round % 3 == 0 {
+                x = [0; 4];
+                x[round % 4] = 1;
+            }
+            let bias = I::BIAS * x.iter().map(|x| i32::from(*x)).sum::<i32>();
+            let seen = |v| integers(isa, isa.dot_i8(isa.isplat(-bias), v, &x));
+            let want = |v| s.dot_i8(s.isplat(0), v, &x);
+            assert_eq!(seen(isa.bload(&w)), want(w), "dot_i8 of {w:?} and {x:?} on {}", I::NAME);
+            let m = bits.next() as u8;
+            let (b, mask, splat) = (isa.bload(&w), isa.bsplat(m), s.bsplat(m));
+            assert_eq!(seen(isa.band(b, mask)), want(s.band(w, splat)), "band on {}", I::NAME);
+            assert_eq!(seen(isa.bor(b, mask)), want(s.bor(w, splat)), "bor on {}", I::NAME);
+            assert_eq!(seen(isa.bshl::<3>(b)), want(s.bshl::<3>(w)), "bshl on {}", I::NAME);
+            assert_eq!(seen(isa.bshr::<4>(b)), want(s.bshr::<4>(w)), "bshr on {}", I::NAME);
+            let w7 = w.map(|w| w & 0x7f);
+            assert_eq!(
+                integers(isa, isa.dot_u7(isa.isplat(-5), isa.bload(&w7), &x)),
+                s.dot_u7(s.isplat(-5), w7, &x),
+                "dot_u7 of {w7:?} and {x:?} on {}",
+                I::NAME
+            );
+        }
+    }
+    each_isa!(test);
+}
