@@ -25,12 +25,13 @@ use pass::Pass;
 use plan::Plan;
 use vocab::TemplateState;
 
+use crate::cpus;
 use crate::error::{Error, Result};
 
 /// How to load.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LoadOptions {
-    /// Threads; `None` takes what the system grants this process (affinity and control-group quota).
+    /// Threads; `None` takes what [`crate::cpus::choose`] finds right for this machine and model.
     pub threads: Option<usize>,
     /// Weights dequantized to F32 and activations in F32: slow, the reference to judge the fast paths by.
     pub precise: bool,
@@ -79,8 +80,9 @@ impl Model {
         let tokenizer = vocab::tokenizer(&gguf)?;
         plan::check_vocabulary(&gguf, &config, tokenizer.vocab_len())?;
         let template = vocab::template(&gguf, &config, &tokenizer)?;
-        let threads = options.threads.unwrap_or_else(default_threads).max(1);
-        let pool = Pool::new(threads).map_err(|cause| Error::Threads { threads, cause })?;
+        let threads = options.threads.unwrap_or_else(|| cpus::choose(gguf.file_len()).threads).max(1);
+        let granted = std::thread::available_parallelism().map_or(threads, std::num::NonZero::get);
+        let pool = Pool::sharing(threads, granted).map_err(|cause| Error::Threads { threads, cause })?;
         let plan = plan::build(&gguf, &config, options.precise, &pool)?;
         let inner =
             Inner { config, plan, gguf, kernels, pool, tokenizer, template, precise: options.precise };
@@ -168,9 +170,4 @@ impl Model {
     pub(crate) fn plan(&self) -> &Plan {
         &self.inner.plan
     }
-}
-
-/// Threads that the system grants this process: the standard library looks at affinity and control-group quotas.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
