@@ -18,12 +18,13 @@ pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
     if tests.is_empty() {
         return Err(Usage("there is nothing to measure: give -p or -n a number above 0".into()).into());
     }
-    let local = resolve::file(args.model.as_deref(), args.offline, out)?;
+    let source = resolve::source(&args.source, out)?;
     let interrupt = Guard::new();
     let mut rows = Vec::new();
     for threads in &args.threads {
-        let options = LoadOptions { threads: resolve::threads(*threads), precise: args.precise };
-        let model = Model::load(&local.path, &options)?;
+        let gguf = source.open()?;
+        let options = LoadOptions { threads: resolve::threads(*threads, &gguf, out), precise: args.precise };
+        let model = Model::from_gguf(gguf, &options)?;
         for test in &tests {
             let samples = measure(&model, *test, args, &interrupt)?;
             let row = row(&model, *test, args, samples);
