@@ -28,6 +28,21 @@ use vocab::TemplateState;
 use crate::cpus;
 use crate::error::{Error, Result};
 
+/// Calls both, side by side where allowed: a vocabulary takes one thread as long as packing a small model takes two.
+fn beside<A: Send, B>(allowed: bool, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+    if !allowed {
+        return (a(), b());
+    }
+    std::thread::scope(|scope| {
+        let a = scope.spawn(a);
+        let b = b();
+        match a.join() {
+            Ok(a) => (a, b),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// How to load.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LoadOptions {
@@ -77,13 +92,19 @@ impl Model {
     pub fn from_gguf(gguf: Gguf, options: &LoadOptions) -> Result<Model> {
         let kernels = kernels()?;
         let config = Config::read(&gguf)?;
-        let tokenizer = vocab::tokenizer(&gguf)?;
-        plan::check_vocabulary(&gguf, &config, tokenizer.vocab_len())?;
-        let template = vocab::template(&gguf, &config, &tokenizer)?;
         let threads = options.threads.unwrap_or_else(|| cpus::choose(gguf.file_len()).threads).max(1);
         let granted = std::thread::available_parallelism().map_or(threads, std::num::NonZero::get);
         let pool = Pool::sharing(threads, granted).map_err(|cause| Error::Threads { threads, cause })?;
-        let plan = plan::build(&gguf, &config, options.precise, &pool)?;
+        let vocabulary = || -> Result<(Tokenizer, TemplateState)> {
+            let tokenizer = vocab::tokenizer(&gguf)?;
+            plan::check_vocabulary(&gguf, &config, tokenizer.vocab_len())?;
+            let template = vocab::template(&gguf, &config, &tokenizer)?;
+            Ok((tokenizer, template))
+        };
+        let weights = || plan::build(&gguf, &config, options.precise, &pool);
+        let (vocabulary, plan) = beside(threads > 1, vocabulary, weights);
+        let ((tokenizer, template), plan) = (vocabulary?, plan?);
+        gguf.release_metadata();
         let inner =
             Inner { config, plan, gguf, kernels, pool, tokenizer, template, precise: options.precise };
         Ok(Model { inner: Arc::new(inner) })
