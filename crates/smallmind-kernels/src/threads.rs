@@ -1,10 +1,10 @@
-//! The thread pool: the only place of the engine that creates threads.
+//! The thread pool: the only place of the engine that creates lasting threads.
 //!
 //! [`Pool::run`] calls one closure on every thread at once and returns when all are done: a fork and a join, each a
 //! few hundred nanoseconds while the workers spin, which they do for a moment after each job and then sleep. Where there
-//! are more threads than processors nobody spins: who waits would take the time of who works. What a
-//! thread computes is decided by its index or by claiming the next task number; which thread computes a task never
-//! changes a bit of the result, because tasks write disjoint outputs and never share a sum.
+//! are more threads than processors nobody spins: who waits would take the time of who works. What a thread computes is
+//! decided by its index or by claiming the next task number; which thread computes a task never changes a bit of the
+//! result, because tasks write disjoint outputs and never share a sum.
 #![allow(unsafe_code, reason = "hands a borrowed closure to the workers for the length of one call")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};

@@ -23,7 +23,12 @@ pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
     let mut rows = Vec::new();
     for threads in &args.threads {
         let gguf = source.open()?;
-        let options = LoadOptions { threads: resolve::threads(*threads, &gguf, out), precise: args.precise };
+        let threads = match threads {
+            // The choice of one row must not keep another row's threads from the remaining CPUs.
+            0 if args.threads.len() > 1 => None,
+            threads => resolve::threads(*threads, &gguf, out),
+        };
+        let options = LoadOptions { threads, precise: args.precise };
         let model = Model::from_gguf(gguf, &options)?;
         for test in &tests {
             let samples = measure(&model, *test, args, &interrupt)?;
