@@ -46,14 +46,14 @@ fuzz_target!(|input: Input<'_>| {
                 VocabKind::Spm => format!("<0x{byte:02X}>"),
                 VocabKind::Bpe => char::from_u32(alphabet(byte)).unwrap().to_string(),
             };
-            spec.tokens.push(text.into_bytes());
+            spec.tokens.push(text);
             spec.scores.push(0.0);
             spec.types.push(if input.spm { TokenType::Byte } else { TokenType::Normal });
         }
     }
     let mut normal = true;
     for (text, score, kind) in &input.tokens {
-        spec.tokens.push(text.to_vec());
+        spec.tokens.push(text);
         spec.scores.push(f32::from(*score));
         let kind = TokenType::try_from(i32::from(*kind % 6) + 1).unwrap();
         normal &= kind == TokenType::Normal;

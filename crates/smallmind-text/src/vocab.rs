@@ -7,8 +7,8 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use crate::TextError;
 use crate::error::quote;
+use crate::{TextError, Texts};
 
 /// A map that hostile keys cannot make collide and that is fast on short keys.
 pub(crate) type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -25,7 +25,7 @@ pub enum VocabKind {
 
 /// What a token is for; the numbers are GGUF's `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
+#[repr(u8)]
 pub enum TokenType {
     /// Ordinary text.
     Normal = 1,
@@ -67,13 +67,13 @@ pub struct VocabSpec {
     /// The algorithm (`model`).
     pub kind: VocabKind,
     /// Token texts by id, as stored: GPT-2's byte alphabet for [`VocabKind::Bpe`], `▁` for spaces in [`VocabKind::Spm`].
-    pub tokens: Vec<Vec<u8>>,
+    pub tokens: Texts,
     /// One score a token, or empty where the file has none (all zero).
     pub scores: Vec<f32>,
     /// One type a token, or empty where the file has none (all normal).
     pub types: Vec<TokenType>,
     /// BPE merges, `"left right"`, most important first.
-    pub merges: Vec<String>,
+    pub merges: Texts,
     /// The name of the pre-tokenizer (`pre`); empty = `default`.
     pub pre: String,
     /// `bos_token_id`; SPM without one takes 1.
@@ -106,7 +106,7 @@ pub struct VocabSpec {
 #[derive(Debug)]
 pub(crate) struct Vocab {
     /// Token texts as stored; an empty one stays empty and is never found.
-    pub(crate) texts: Vec<Box<[u8]>>,
+    pub(crate) texts: Texts,
     pub(crate) types: Vec<TokenType>,
     pub(crate) scores: Vec<f32>,
     /// Ids by the hash of their texts.
@@ -213,8 +213,11 @@ impl Vocab {
         if let Some(id) = spec.scores.iter().position(|s| s.is_nan()) {
             return Err(TextError::vocabulary(format!("tokenizer.ggml.scores[{id}] is not a number")));
         }
-        let texts: Vec<Box<[u8]>> =
-            std::mem::take(&mut spec.tokens).into_iter().map(Vec::into_boxed_slice).collect();
+        if spec.tokens.is_full() || spec.merges.is_full() {
+            return Err(TextError::vocabulary("its tokens or merges are more than 4 GiB of text"));
+        }
+        let mut texts = std::mem::take(&mut spec.tokens);
+        texts.shrink_to_fit();
         let mut types = std::mem::take(&mut spec.types);
         types.resize(count, TokenType::Normal);
         let mut scores = std::mem::take(&mut spec.scores);
@@ -222,17 +225,13 @@ impl Vocab {
 
         let hasher = foldhash::fast::RandomState::default();
         let mut ids = HashTable::with_capacity(count);
-        let text_of = |id: u32| &*texts[id as usize];
-        for (id, text) in (0u32..).zip(&texts) {
+        let text_of = |id: u32| &texts[id as usize];
+        for (id, text) in (0u32..).zip(texts.iter()) {
             if text.is_empty() {
                 continue;
             }
-            let hash = hasher.hash_one(&**text);
-            match ids.entry(
-                hash,
-                |other| text_of(*other) == &**text,
-                |other| hasher.hash_one(text_of(*other)),
-            ) {
+            let hash = hasher.hash_one(text);
+            match ids.entry(hash, |other| text_of(*other) == text, |other| hasher.hash_one(text_of(*other))) {
                 Entry::Vacant(place) => place.insert(id),
                 Entry::Occupied(first) => {
                     let message = format!("tokens {} and {id} are both \"{}\"", first.get(), quote(text));
@@ -323,7 +322,7 @@ impl Vocab {
 
     /// The id of the token stored as `text`.
     pub(crate) fn id(&self, text: &[u8]) -> Option<u32> {
-        self.ids.find(self.hasher.hash_one(text), |id| &*self.texts[*id as usize] == text).copied()
+        self.ids.find(self.hasher.hash_one(text), |id| &self.texts[*id as usize] == text).copied()
     }
 
     /// Whether the token shows in output only when asked for.

@@ -2,6 +2,7 @@
 //!
 //! This library opens no socket, prints nothing and never exits.
 
+pub mod cpus;
 mod error;
 mod kv;
 pub mod model;
@@ -13,7 +14,7 @@ mod session;
 
 pub use error::{Error, Result};
 pub use kv::{KvCache, KvPrecision};
-pub use model::{Config, LoadOptions, Model, default_threads};
+pub use model::{Config, LoadOptions, Model};
 pub use perplexity::{Perplexity, perplexity};
 pub use sample::{SamplingParams, TokenLogprob};
 pub use session::{

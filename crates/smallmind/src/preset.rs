@@ -85,13 +85,18 @@ impl Preset {
     }
 }
 
-/// One token a byte, so that any text can be written, and unused places up to the vocabulary's size.
+/// One token a byte, so that any text can be read and written, and unused places up to the vocabulary's size.
 fn bytes_vocabulary(w: &mut GgufWriter<'_>, vocab: usize) {
-    const BYTE: i32 = 6;
+    const NORMAL: i32 = 1;
     const UNUSED: i32 = 5;
-    let tokens: Vec<String> =
-        (0..vocab).map(|i| if i < 256 { format!("<0x{i:02X}>") } else { format!("<unused{i}>") }).collect();
-    let types: Vec<i32> = (0..vocab).map(|i| if i < 256 { BYTE } else { UNUSED }).collect();
+    const BYTE: i32 = 6;
+    let token = |id: usize| match id {
+        // SentencePiece writes a blank as U+2581, which as bytes would be three tokens and never a blank again.
+        0x20 => ("\u{2581}".to_owned(), NORMAL),
+        0..256 => (format!("<0x{id:02X}>"), BYTE),
+        _ => (format!("<unused{id}>"), UNUSED),
+    };
+    let (tokens, types): (Vec<String>, Vec<i32>) = (0..vocab).map(token).unzip();
     w.set_str("tokenizer.ggml.model", "llama")
         .set_strings("tokenizer.ggml.tokens", &tokens)
         .set_f32s("tokenizer.ggml.scores", &vec![0.0; vocab])
@@ -151,6 +156,17 @@ mod tests {
                 let prompt: Vec<u32> = (65..75).collect();
                 assert_eq!(session.generate(&prompt, &options).unwrap().count(), 50);
             }
+        }
+    }
+
+    #[test]
+    fn a_text_is_one_token_a_byte_and_comes_back() {
+        let text = "a b\tc\nzwölf <0x41> ";
+        for preset in &PRESETS {
+            let tokenizer = Model::tokenizer_of(&preset.build(DType::F32, 1).unwrap()).unwrap();
+            let ids = tokenizer.encode(text, smallmind_text::Encode::default());
+            assert_eq!(ids, text.bytes().map(u32::from).collect::<Vec<_>>());
+            assert_eq!(tokenizer.detokenize(&ids), text);
         }
     }
 

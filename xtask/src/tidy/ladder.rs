@@ -13,6 +13,9 @@ const RUNGS: &[&[&str]] = &[
     // Logits to a token: knows no model.
     &["sample"],
     &["error"],
+    // How many threads this machine is good for.
+    &["cpus::quota"],
+    &["cpus"],
     // The names of the stages of a step.
     &["profile"],
     // What a family is, then the numbers of one file.

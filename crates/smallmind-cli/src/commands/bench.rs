@@ -21,12 +21,18 @@ pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
     if args.greedy && args.batch.iter().any(|b| *b > 1) {
         return Err(Usage("--greedy measures one sequence: leave --batch at 1".into()).into());
     }
-    let local = resolve::file(args.model.as_deref(), args.offline, out)?;
+    let source = resolve::source(&args.source, out)?;
     let interrupt = Guard::new();
     let mut rows = Vec::new();
     for threads in &args.threads {
-        let options = LoadOptions { threads: resolve::threads(*threads), precise: args.precise };
-        let model = Model::load(&local.path, &options)?;
+        let gguf = source.open()?;
+        let threads = match threads {
+            // The choice of one row must not keep another row's threads from the remaining CPUs.
+            0 if args.threads.len() > 1 => None,
+            threads => resolve::threads(*threads, &gguf, out),
+        };
+        let options = LoadOptions { threads, precise: args.precise };
+        let model = Model::from_gguf(gguf, &options)?;
         for test in &tests {
             let samples = measure(&model, *test, args, &interrupt)?;
             let row = row(&model, *test, args, samples);

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::Result;
-use smallmind::{Encode, Gguf, Model};
+use smallmind::{Encode, Model};
 
 use crate::args::TokenizeArgs;
 use crate::output::{self, Out, TokenizeDocument};
@@ -11,8 +11,7 @@ use crate::{prompt, resolve};
 
 pub(crate) fn run(args: TokenizeArgs, out: &Out) -> Result<()> {
     let text = prompt::text(args.text, args.file.as_deref(), "as an argument, with -f FILE or on stdin")?;
-    let local = resolve::file(args.model.model.as_deref(), args.model.offline, out)?;
-    let tokenizer = Model::tokenizer_of(&Gguf::open(&local.path).map_err(smallmind::Error::from)?)?;
+    let tokenizer = Model::tokenizer_of(&resolve::source(&args.model.source, out)?.open()?)?;
     let how = Encode { add_special: !args.no_bos, parse_special: !args.no_special };
     let tokens = tokenizer.encode(&text, how);
     let piece = |id: &u32| String::from_utf8_lossy(tokenizer.piece_special(*id)).into_owned();

@@ -4,6 +4,7 @@
 mod bench;
 mod chat;
 mod perplexity;
+mod preset;
 mod run;
 mod show;
 mod store;

@@ -126,4 +126,11 @@ impl Gguf {
         let at = |offset: usize| range.start.saturating_add(offset).min(range.end);
         self.map.release(at(part.start)..at(part.end));
     }
+
+    /// Gives the resident memory of the keys and values back to the system, as [`Gguf::release`] does for tensors:
+    /// worth it once the vocabulary, which is nearly all of it, has been read.
+    pub fn release_metadata(&self) {
+        let end = self.tensors.iter().map(|t| t.range().start).min().unwrap_or(0);
+        self.map.release(0..end);
+    }
 }

@@ -4,7 +4,7 @@
 use super::queue::Queue;
 use crate::error::quote;
 use crate::vocab::{FastMap, Vocab};
-use crate::{Pretokenizer, TextError};
+use crate::{Pretokenizer, TextError, Texts};
 
 /// A symbol of a word being merged: a token id, or a number past the vocabulary for a text that is no token.
 type Symbol = u32;
@@ -94,7 +94,7 @@ impl Interner<'_> {
 }
 
 impl Bpe {
-    pub(super) fn new(vocab: &Vocab, merges: &[String], pre: Pretokenizer) -> Result<Self, TextError> {
+    pub(super) fn new(vocab: &Vocab, merges: &Texts, pre: Pretokenizer) -> Result<Self, TextError> {
         let tokens = u32::try_from(vocab.texts.len()).unwrap_or(NONE);
         let mut interner = Interner { vocab, tokens, extra: FastMap::default(), texts: Vec::new() };
         let mut bytes = Box::new([NONE; 256]);
@@ -103,11 +103,13 @@ impl Bpe {
         }
         let mut table =
             FastMap::with_capacity_and_hasher(merges.len(), foldhash::fast::RandomState::default());
-        for (rank, merge) in (0u32..).zip(merges) {
-            let (left, right) = split_merge(merge).ok_or_else(|| {
+        let (mut both, mut merged) = (Vec::new(), NONE);
+        for (rank, merge) in (0u32..).zip(merges.iter()) {
+            let sides = std::str::from_utf8(merge).ok().and_then(split_merge);
+            let (left, right) = sides.ok_or_else(|| {
                 TextError::vocabulary(format!(
                     "tokenizer.ggml.merges[{rank}] is \"{}\", not two texts with a blank between",
-                    quote(merge.as_bytes())
+                    quote(merge)
                 ))
             })?;
             // A blank is outside the alphabet, so such a merge can never apply.
@@ -115,7 +117,15 @@ impl Bpe {
                 continue;
             }
             let key = pair(interner.number(left.as_bytes())?, interner.number(right.as_bytes())?);
-            let merged = interner.number([left, right].concat().as_bytes())?;
+            both.clear();
+            both.extend_from_slice(left.as_bytes());
+            both.extend_from_slice(right.as_bytes());
+            // Tokens mostly stand in the order of the merges that make them, so the next one needs no search.
+            let next = merged.wrapping_add(1);
+            merged = match vocab.texts.get(next as usize) {
+                Some(text) if text == both => next,
+                _ => interner.number(&both)?,
+            };
             table.entry(key).or_insert((rank, merged));
         }
         let spelled = interner
@@ -128,7 +138,7 @@ impl Bpe {
             .collect();
         let whole = pre.ignore_merges.then(|| {
             let mut whole = FastMap::default();
-            for (id, text) in (0u32..).zip(&vocab.texts) {
+            for (id, text) in (0u32..).zip(vocab.texts.iter()) {
                 let Ok(text) = std::str::from_utf8(text) else { continue };
                 if let Some(bytes) = text.chars().map(byte_for).collect::<Option<Box<[u8]>>>() {
                     whole.insert(bytes, id);

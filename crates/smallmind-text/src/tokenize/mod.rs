@@ -33,7 +33,7 @@ pub struct Tokenizer {
     add_space_prefix: bool,
     /// The bytes of every token one after the other, and where each starts.
     pieces: Vec<u8>,
-    piece_starts: Vec<usize>,
+    piece_starts: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Tokenizer {
     fn stored_piece(&self, id: u32) -> &[u8] {
         let id = id as usize;
         match (self.piece_starts.get(id), self.piece_starts.get(id + 1)) {
-            (Some(&start), Some(&end)) => &self.pieces[start..end],
+            (Some(&start), Some(&end)) => &self.pieces[start as usize..end as usize],
             _ => &[],
         }
     }
@@ -195,8 +195,8 @@ impl Tokenizer {
 }
 
 /// The bytes of every token in the output, and where each starts (one more than there are tokens).
-fn pieces(vocab: &Vocab, kind: VocabKind) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = Vec::with_capacity(vocab.texts.iter().map(|t| t.len()).sum());
+fn pieces(vocab: &Vocab, kind: VocabKind) -> (Vec<u8>, Vec<u32>) {
+    let mut bytes = Vec::with_capacity(vocab.texts.iter().map(<[u8]>::len).sum());
     let mut starts = Vec::with_capacity(vocab.texts.len() + 1);
     starts.push(0);
     for (text, token_type) in vocab.texts.iter().zip(&vocab.types) {
@@ -205,9 +205,10 @@ fn pieces(vocab: &Vocab, kind: VocabKind) -> (Vec<u8>, Vec<usize>) {
             (TokenType::Byte, _) => bytes.extend(byte_of(text)),
             (TokenType::Normal, VocabKind::Spm) => spm::unescape(text, &mut bytes),
             (TokenType::Normal, VocabKind::Bpe) => bpe::decode(text, &mut bytes),
-            (TokenType::Control | TokenType::Unknown | TokenType::UserDefined, _) => bytes.extend(&**text),
+            (TokenType::Control | TokenType::Unknown | TokenType::UserDefined, _) => bytes.extend(text),
         }
-        starts.push(bytes.len());
+        // No piece is longer than its text, and all texts together have 32-bit places.
+        starts.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     }
     (bytes, starts)
 }

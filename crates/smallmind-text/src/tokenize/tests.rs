@@ -1,6 +1,7 @@
 //! The algorithms against naive ones, the rules for special tokens, and the vocabularies that must be refused.
 
 use super::*;
+use crate::Texts;
 use proptest::prelude::*;
 
 const PLAIN: Encode = Encode { add_special: false, parse_special: false };
@@ -12,14 +13,14 @@ fn bpe(more: &[(&str, TokenType)], merges: &[&str]) -> VocabSpec {
     let mut spec = VocabSpec { pre: "gpt-2".into(), ..VocabSpec::default() };
     for byte in 0..=255u8 {
         let c = super::bpe::char_of(byte);
-        spec.tokens.push(c.to_string().into_bytes());
+        spec.tokens.push(c.to_string());
         spec.types.push(TokenType::Normal);
     }
     for (text, kind) in more {
-        spec.tokens.push(text.as_bytes().to_vec());
+        spec.tokens.push(text);
         spec.types.push(*kind);
     }
-    spec.merges = merges.iter().map(|&m| m.to_owned()).collect();
+    spec.merges = merges.iter().collect();
     spec
 }
 
@@ -29,20 +30,25 @@ fn spm(more: &[(&str, f32, TokenType)]) -> VocabSpec {
     for (text, kind) in
         [("<unk>", TokenType::Unknown), ("<s>", TokenType::Control), ("</s>", TokenType::Control)]
     {
-        spec.tokens.push(text.into());
+        spec.tokens.push(text);
         spec.types.push(kind);
     }
     for byte in 0..=255u8 {
-        spec.tokens.push(format!("<0x{byte:02X}>").into());
+        spec.tokens.push(format!("<0x{byte:02X}>"));
         spec.types.push(TokenType::Byte);
     }
     spec.scores = vec![0.0; spec.tokens.len()];
     for (text, score, kind) in more {
-        spec.tokens.push(text.as_bytes().to_vec());
+        spec.tokens.push(text);
         spec.scores.push(*score);
         spec.types.push(*kind);
     }
     spec
+}
+
+/// Writes another text in the place of one.
+fn set(texts: &mut Texts, place: usize, text: &[u8]) {
+    *texts = texts.iter().enumerate().map(|(i, old)| if i == place { text } else { old }).collect();
 }
 
 fn texts(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
@@ -261,22 +267,22 @@ fn damaged_vocabularies_are_refused_with_the_key_at_fault() {
     };
     let s = || spm(&[("a", -1.0, Normal)]);
     let b = || bpe(&[("th", Normal)], &["t h"]);
-    refused(|s| s.tokens.clear(), s(), "tokenizer.ggml.tokens is empty");
+    refused(|s| s.tokens = Texts::default(), s(), "tokenizer.ggml.tokens is empty");
     refused(|s| s.scores.truncate(5), s(), "tokenizer.ggml.scores has 5 entries for 260 tokens");
     refused(|s| s.types.push(Normal), s(), "token_type");
     refused(|s| s.scores[7] = f32::NAN, s(), "tokenizer.ggml.scores[7]");
     refused(|s| s.bos = Some(260), s(), "bos_token_id is 260");
     refused(|s| s.eos = Some(u32::MAX), s(), "eos_token_id");
     refused(|s| s.pad = Some(300), s(), "padding_token_id");
-    refused(|s| s.tokens[4] = s.tokens[3].clone(), s(), "tokens 3 and 4 are both");
+    refused(|s| set(&mut s.tokens, 4, b"<0x00>"), s(), "tokens 3 and 4 are both");
     for bad in ["<0x-1>", "<0xZZ>", "<0x1>", "<0x100>", "<0x>", "<0x+1>", "<0x 1>", "\u{1b}[2J"] {
         let mut spec = s();
-        spec.tokens[3] = bad.into();
+        set(&mut spec.tokens, 3, bad.as_bytes());
         refused(|_| {}, spec, "token 3 is of type byte");
     }
     for bad in ["th", "", " ", " h", "t ", "\t"] {
         let mut spec = b();
-        spec.merges.insert(0, bad.into());
+        spec.merges = [bad.as_bytes()].into_iter().chain(spec.merges.iter()).collect();
         refused(|_| {}, spec, "tokenizer.ggml.merges[0]");
     }
     refused(|s| s.pre = "zzz".into(), b(), "tokenizer.ggml.pre = \"zzz\"");
@@ -292,10 +298,10 @@ fn odd_vocabularies_that_still_make_sense_are_taken() {
         |s| s.types.fill(Control),
         |s| s.scores.fill(f32::INFINITY),
         |s| s.scores.fill(f32::NEG_INFINITY),
-        |s| s.tokens[259] = vec![0xff, 0xc3],
-        |s| s.tokens[259] = Vec::new(),
-        |s| s.tokens[259] = b"a\0".to_vec(),
-        |s| s.tokens[259] = vec![b'a'; 1 << 18],
+        |s| set(&mut s.tokens, 259, &[0xff, 0xc3]),
+        |s| set(&mut s.tokens, 259, b""),
+        |s| set(&mut s.tokens, 259, b"a\0"),
+        |s| set(&mut s.tokens, 259, &[b'a'; 1 << 18]),
     ] {
         let mut spec = spm(&[("a", -1.0, Normal)]);
         change(&mut spec);
@@ -306,8 +312,8 @@ fn odd_vocabularies_that_still_make_sense_are_taken() {
     }
     // Bytes without a token, and merges no text can reach.
     let spec = VocabSpec {
-        tokens: vec![b"w1".to_vec(), b"a".to_vec()],
-        merges: ["zz qq", "t h e", "a b", "a b"].map(String::from).to_vec(),
+        tokens: ["w1", "a"].into_iter().collect(),
+        merges: ["zz qq", "t h e", "a b", "a b"].into_iter().collect(),
         ..VocabSpec::default()
     };
     let tokenizer = Tokenizer::new(spec).unwrap();

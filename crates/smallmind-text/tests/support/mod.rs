@@ -113,7 +113,7 @@ pub(crate) fn tokenizer(file: &str) -> Option<Tokenizer> {
             .iter()
             .map(|v| TokenType::try_from(i32::try_from(v.int()).unwrap()).unwrap())
             .collect(),
-        merges: list("merges").iter().map(|v| String::from_utf8(v.bytes()).unwrap()).collect(),
+        merges: list("merges").iter().map(Value::bytes).collect(),
         pre: get("pre").map(|v| String::from_utf8(v.bytes()).unwrap()).unwrap_or_default(),
         bos: id("bos_token_id"),
         eos: id("eos_token_id"),

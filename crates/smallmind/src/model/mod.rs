@@ -25,12 +25,28 @@ use pass::Pass;
 use plan::Plan;
 use vocab::TemplateState;
 
+use crate::cpus;
 use crate::error::{Error, Result};
+
+/// Calls both, side by side where allowed: a vocabulary takes one thread as long as packing a small model takes two.
+fn beside<A: Send, B>(allowed: bool, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
+    if !allowed {
+        return (a(), b());
+    }
+    std::thread::scope(|scope| {
+        let a = scope.spawn(a);
+        let b = b();
+        match a.join() {
+            Ok(a) => (a, b),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
 
 /// How to load.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct LoadOptions {
-    /// Threads; `None` takes what the system grants this process (affinity and control-group quota).
+    /// Threads; `None` takes what [`crate::cpus::choose`] finds right for this machine and model.
     pub threads: Option<usize>,
     /// Weights dequantized to F32 and activations in F32: slow, the reference to judge the fast paths by.
     pub precise: bool,
@@ -76,12 +92,19 @@ impl Model {
     pub fn from_gguf(gguf: Gguf, options: &LoadOptions) -> Result<Model> {
         let kernels = kernels()?;
         let config = Config::read(&gguf)?;
-        let tokenizer = vocab::tokenizer(&gguf)?;
-        plan::check_vocabulary(&gguf, &config, tokenizer.vocab_len())?;
-        let template = vocab::template(&gguf, &config, &tokenizer)?;
-        let threads = options.threads.unwrap_or_else(default_threads).max(1);
-        let pool = Pool::new(threads).map_err(|cause| Error::Threads { threads, cause })?;
-        let plan = plan::build(&gguf, &config, options.precise, &pool)?;
+        let threads = options.threads.unwrap_or_else(|| cpus::choose(gguf.file_len()).threads).max(1);
+        let granted = std::thread::available_parallelism().map_or(threads, std::num::NonZero::get);
+        let pool = Pool::sharing(threads, granted).map_err(|cause| Error::Threads { threads, cause })?;
+        let vocabulary = || -> Result<(Tokenizer, TemplateState)> {
+            let tokenizer = vocab::tokenizer(&gguf)?;
+            plan::check_vocabulary(&gguf, &config, tokenizer.vocab_len())?;
+            let template = vocab::template(&gguf, &config, &tokenizer)?;
+            Ok((tokenizer, template))
+        };
+        let weights = || plan::build(&gguf, &config, options.precise, &pool);
+        let (vocabulary, plan) = beside(threads > 1, vocabulary, weights);
+        let ((tokenizer, template), plan) = (vocabulary?, plan?);
+        gguf.release_metadata();
         let inner =
             Inner { config, plan, gguf, kernels, pool, tokenizer, template, precise: options.precise };
         Ok(Model { inner: Arc::new(inner) })
@@ -168,9 +191,4 @@ impl Model {
     pub(crate) fn plan(&self) -> &Plan {
         &self.inner.plan
     }
-}
-
-/// Threads that the system grants this process: the standard library looks at affinity and control-group quotas.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }

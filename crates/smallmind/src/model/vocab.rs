@@ -50,15 +50,10 @@ pub(super) fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
     let types = meta.i32s("tokenizer.ggml.token_type")?.unwrap_or_default();
     let spec = VocabSpec {
         kind,
-        tokens: meta.require_byte_strings("tokenizer.ggml.tokens")?.into_iter().map(<[u8]>::to_vec).collect(),
+        tokens: meta.require_byte_strings("tokenizer.ggml.tokens")?.into_iter().collect(),
         scores: meta.f32s("tokenizer.ggml.scores")?.unwrap_or_default(),
         types: types.into_iter().map(TokenType::try_from).collect::<Result<_, _>>()?,
-        merges: meta
-            .strings("tokenizer.ggml.merges")?
-            .unwrap_or_default()
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
+        merges: meta.strings("tokenizer.ggml.merges")?.unwrap_or_default().into_iter().collect(),
         pre: meta.str("tokenizer.ggml.pre")?.unwrap_or_default().to_owned(),
         bos: id("bos")?,
         eos: id("eos")?,

@@ -233,8 +233,7 @@ impl<P: Probe> Generation<'_, P> {
     /// Ends: what the text stream held back comes with the last token.
     fn end(&mut self, finish: Finish, last: Option<u32>) -> Option<Piece<'_>> {
         self.finish = Some(finish);
-        let rest = self.text.finish();
-        self.out.push_str(&rest);
+        self.text.finish_into(&mut self.out);
         last.map(|id| Piece { id, text: &self.out, logprobs: &self.logprobs })
     }
 
