@@ -4,11 +4,16 @@
 use std::sync::OnceLock;
 
 use crate::isa::Isa;
+#[cfg(all(target_arch = "x86_64", debug_assertions))]
+use crate::isa::avx2::Avx512Vl;
 #[cfg(target_arch = "aarch64")]
 use crate::isa::neon::Neon;
 use crate::isa::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{avx2::Avx2, avx512::Avx512};
+use crate::isa::{
+    avx2::{Avx2, AvxVnni},
+    avx512::{Avx512, Avx512Bw},
+};
 use crate::matmul::format::ActBlock;
 use crate::matmul::tile::{self, Piece};
 use crate::ops::attention::{self, PageMut, PageTask, Partial};
@@ -112,26 +117,51 @@ tables! {
     #[cfg(target_arch = "x86_64")]
     avx512, Avx512, target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
     #[cfg(target_arch = "x86_64")]
+    avx512bw, Avx512Bw, target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c");
+    #[cfg(target_arch = "x86_64")]
+    avxvnni, AvxVnni, target_feature(enable = "avxvnni,avx2,fma,f16c");
+    #[cfg(target_arch = "x86_64")]
     avx2, Avx2, target_feature(enable = "avx2,fma,f16c");
+    #[cfg(all(target_arch = "x86_64", debug_assertions))]
+    avx512vl, Avx512Vl, target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2,fma,f16c");
     #[cfg(target_arch = "aarch64")]
     neon, Neon, target_feature(enable = "neon");
     scalar, Scalar, inline(never);
 }
 
+/// A name of `SMALLMIND_ISA`, and its table where this CPU can run it.
+type Candidate = (&'static str, fn() -> Option<&'static Kernels>);
+
+macro_rules! candidates {
+    ($($(#[$cfg:meta])* $table:ident, $isa:ident;)*) => {
+        &[$($(#[$cfg])* (<$isa as Isa>::NAME, || $isa::detect().map($table)),)*]
+    };
+}
+
+/// The fastest first; the plain table, which is always there, is the last.
+///
+/// VNNI is one instruction where the others take three, so 256-bit VNNI stands before 512 bits without; no CPU known to
+/// us has those two and not the first.
+const CANDIDATES: &[Candidate] = candidates! {
+    #[cfg(target_arch = "x86_64")]
+    avx512, Avx512;
+    #[cfg(target_arch = "x86_64")]
+    avxvnni, AvxVnni;
+    #[cfg(target_arch = "x86_64")]
+    avx512bw, Avx512Bw;
+    #[cfg(target_arch = "x86_64")]
+    avx2, Avx2;
+    // Never the fastest, and in builds for tests only: see `avx2::Evex`.
+    #[cfg(all(target_arch = "x86_64", debug_assertions))]
+    avx512vl, Avx512Vl;
+    #[cfg(target_arch = "aarch64")]
+    neon, Neon;
+    scalar, Scalar;
+};
+
 /// Every table that this CPU can run, the fastest first: what tests iterate over.
 pub fn available() -> Vec<&'static Kernels> {
-    [
-        #[cfg(target_arch = "x86_64")]
-        Avx512::detect().map(avx512),
-        #[cfg(target_arch = "x86_64")]
-        Avx2::detect().map(avx2),
-        #[cfg(target_arch = "aarch64")]
-        Neon::detect().map(neon),
-        Scalar::detect().map(scalar),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    CANDIDATES.iter().filter_map(|(_, table)| table()).collect()
 }
 
 /// `SMALLMIND_ISA` asks for what this CPU lacks.
@@ -162,14 +192,13 @@ pub fn kernels() -> Result<&'static Kernels, UnknownIsa> {
     static CHOSEN: OnceLock<Result<&'static Kernels, UnknownIsa>> = OnceLock::new();
     CHOSEN
         .get_or_init(|| {
-            let all = available();
-            match std::env::var("SMALLMIND_ISA") {
-                Ok(asked) if !asked.is_empty() => {
-                    all.into_iter().find(|k| k.name == asked).ok_or(UnknownIsa { asked })
-                }
-                // The plain table is always there and last.
-                _ => Ok(all[0]),
-            }
+            let asked = std::env::var("SMALLMIND_ISA").unwrap_or_default();
+            // Only what is asked for is tried: forcing one is also the way around the others.
+            CANDIDATES
+                .iter()
+                .filter(|(name, _)| asked.is_empty() || *name == asked)
+                .find_map(|(_, table)| table())
+                .ok_or(UnknownIsa { asked })
         })
         .clone()
 }
