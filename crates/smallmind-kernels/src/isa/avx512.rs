@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::Isa;
+use super::amx::TileIsa;
 
 /// How 64 bytes of weights meet 4 activations, here repeated 16 times.
 pub(crate) trait Dot: Copy + 'static {
@@ -281,5 +282,18 @@ impl<D: Dot> Isa for One512<D> {
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch is a hint and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}
+
+impl<D: Dot> TileIsa for One512<D> {
+    #[inline(always)]
+    fn iload(self, x: &[i32; 16]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn bstore(self, a: __m512i, out: &mut [u8; 64]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
     }
 }

@@ -57,6 +57,25 @@ type Halves = [u16; GROUP];
 #[allow(unsafe_code, reason = "the marker behind the one cast from bytes to units")]
 pub(crate) unsafe trait Pod: Copy {}
 
+/// What a matrix unit must know to compute the integer dot product of a block.
+#[derive(Clone, Copy)]
+pub(crate) enum MatrixUnit {
+    /// Bytes are signed weights.
+    Signed,
+    /// Bytes are weights plus `offset`.
+    Unsigned { offset: i32 },
+    /// It cannot: scales per 16 values are part of the integer sum.
+    No,
+}
+
+impl MatrixUnit {
+    /// What `Σ bytes · x` lacks to be the dot product.
+    #[inline(always)]
+    pub(crate) fn correction(self, x: &ActBlock) -> i32 {
+        if let MatrixUnit::Unsigned { offset } = self { -offset * sum(x) } else { 0 }
+    }
+}
+
 /// One packed layout of quantized weights.
 pub(crate) trait Format {
     /// What a row group stores per [`Format::BLOCKS`] blocks.
@@ -65,13 +84,28 @@ pub(crate) trait Format {
     const BLOCKS: usize;
     /// The scales of one block, ready for [`Format::step`].
     type Scales<I: Isa>: Copy;
+    /// How a matrix unit reads the bytes of [`Format::unpack`].
+    const MATRIX_UNIT: MatrixUnit;
 
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
     /// The scales of block `b`.
     fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Self::Scales<I>;
-    /// Adds the block's dot products with one token's block to the 16 accumulators.
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F;
+    /// What [`Format::unpack`] gives, where it lies in memory so.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for matrix units"))]
+    #[inline(always)]
+    fn bytes(_u: &Self::Unit, _b: usize) -> Option<&[Bytes; 8]> {
+        None
+    }
+    /// The integer dot products of the block with one token's.
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], s: Self::Scales<I>, x: &ActBlock) -> I::I;
+    /// Adds what they stand for to the 16 accumulators.
+    fn join<I: Isa>(isa: I, dot: I::I, s: Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F;
+    /// Both.
+    #[inline(always)]
+    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        Self::join(isa, Self::dot(isa, w, s, x), s, x, acc)
+    }
     /// Writes block bytes of one row (GGUF layout, `BLOCKS` · 32 values) into lane `lane` of the unit.
     fn pack(u: &mut Self::Unit, lane: usize, row: &[u8]);
 }
@@ -234,6 +268,7 @@ impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Signed;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
@@ -254,7 +289,7 @@ impl Format for Q8 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _d: I::F, x: &ActBlock) -> I::I {
         let (mut a, mut b) = (isa.isplat(-I::BIAS * sum(x)), isa.isplat(0));
         a = isa.dot_i8(a, w[0], &x.q[0]);
         b = isa.dot_i8(b, w[1], &x.q[1]);
@@ -264,7 +299,15 @@ impl Format for Q8 {
         b = isa.dot_i8(b, w[5], &x.q[5]);
         a = isa.dot_i8(a, w[6], &x.q[6]);
         b = isa.dot_i8(b, w[7], &x.q[7]);
-        join(isa, isa.iadd(a, b), d, x, acc)
+        isa.iadd(a, b)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
+    }
+    #[inline(always)]
+    fn bytes(u: &Q8Unit, b: usize) -> Option<&[Bytes; 8]> {
+        Some(&u.q[b])
     }
     fn pack(u: &mut Q8Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(34).enumerate() {
@@ -302,6 +345,7 @@ impl Format for Q40 {
     type Unit = Q40Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 8 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> [I::B; 8] {
@@ -312,8 +356,12 @@ impl Format for Q40 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_u7(isa, -8 * sum(x), w, x), d, x, acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_u7(isa, Self::MATRIX_UNIT.correction(x), w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q40Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(18).enumerate() {
@@ -329,6 +377,7 @@ impl Format for Q41 {
     type Unit = Q41Unit;
     const BLOCKS: usize = 1;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> [I::B; 8] {
@@ -339,9 +388,12 @@ impl Format for Q41 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        let acc = join(isa, dot_u7(isa, 0, w, x), d, x, acc);
-        isa.fma(m, isa.splat(x.ds), acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_u7(isa, Self::MATRIX_UNIT.correction(x), w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        isa.fma(m, isa.splat(x.ds), join(isa, dot, d, x, acc))
     }
     fn pack(u: &mut Q41Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);
@@ -356,6 +408,7 @@ impl Format for Q50 {
     type Unit = Q50Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 16 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q50Unit, b: usize) -> [I::B; 8] {
@@ -366,8 +419,12 @@ impl Format for Q50 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_u7(isa, -16 * sum(x), w, x), d, x, acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_u7(isa, Self::MATRIX_UNIT.correction(x), w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q50Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(22).enumerate() {
@@ -384,6 +441,7 @@ impl Format for Q51 {
     type Unit = Q51Unit;
     const BLOCKS: usize = 1;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q51Unit, _b: usize) -> [I::B; 8] {
@@ -394,9 +452,12 @@ impl Format for Q51 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        let acc = join(isa, dot_u7(isa, 0, w, x), d, x, acc);
-        isa.fma(m, isa.splat(x.ds), acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_u7(isa, Self::MATRIX_UNIT.correction(x), w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        isa.fma(m, isa.splat(x.ds), join(isa, dot, d, x, acc))
     }
     fn pack(u: &mut Q51Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);

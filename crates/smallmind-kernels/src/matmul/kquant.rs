@@ -4,8 +4,8 @@
 //! exact: d · s of a 6-bit s needs 17 bits of mantissa, so it is computed when it is used.
 
 use super::format::{
-    ActBlock, Format, GROUP, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, dot_halves, dot_u7, fives, join,
-    nibbles, pack_fifth, sixes,
+    ActBlock, Format, GROUP, MatrixUnit, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, dot_halves, dot_u7,
+    fives, join, nibbles, pack_fifth, sixes,
 };
 use crate::isa::Isa;
 use crate::quant::{Block, Unpacked, q2_k, q3_k, q4_k, q5_k, q6_k};
@@ -34,6 +34,7 @@ impl Format for Q2K {
     type Unit = Q2KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::I; 2], [I::I; 2], I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> [I::B; 8] {
@@ -49,14 +50,12 @@ impl Format for Q2K {
         )
     }
     #[inline(always)]
-    fn step<I: Isa>(
-        isa: I,
-        w: &[I::B; 8],
-        (s, m, d, dmin): Self::Scales<I>,
-        x: &ActBlock,
-        acc: I::F,
-    ) -> I::F {
-        let acc = join(isa, dot_halves(isa, 0, s, w, x), d, x, acc);
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, ..): Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_halves(isa, 0, s, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, (_, m, d, dmin): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        let acc = join(isa, dot, d, x, acc);
         let mins =
             isa.iadd(isa.imul(m[0], isa.isplat(-x.halves[0])), isa.imul(m[1], isa.isplat(-x.halves[1])));
         join(isa, mins, dmin, x, acc)
@@ -78,6 +77,7 @@ impl Format for Q3K {
     type Unit = Q3KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::I; 2], I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> [I::B; 8] {
@@ -88,8 +88,12 @@ impl Format for Q3K {
         ([isa.load_i8(&u.s[b][0]), isa.load_i8(&u.s[b][1])], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (s, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_halves(isa, 4, s, w, x), d, x, acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, _): Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_halves(isa, 4, s, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, (_, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q3KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q3_k::Q3_K>(row);
@@ -101,11 +105,10 @@ impl Format for Q3K {
     }
 }
 
-/// The step of the types with a scale and a min per 32 values.
+/// [`join`] for the types with a scale and a min per 32 values.
 #[inline(always)]
-fn step_min<I: Isa>(isa: I, w: &[I::B; 8], (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-    let acc = join(isa, dot_u7(isa, 0, w, x), d, x, acc);
-    isa.fma(m, isa.splat(-x.ds), acc)
+fn join_min<I: Isa>(isa: I, dot: I::I, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+    isa.fma(m, isa.splat(-x.ds), join(isa, dot, d, x, acc))
 }
 
 /// `(d · s, dmin · m)` of 16 rows, both exact.
@@ -129,6 +132,7 @@ impl Format for Q4K {
     type Unit = Q4KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> [I::B; 8] {
@@ -139,8 +143,12 @@ impl Format for Q4K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        step_min(isa, w, s, x, acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: (I::F, I::F), x: &ActBlock) -> I::I {
+        dot_u7(isa, 0, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        join_min(isa, dot, s, x, acc)
     }
     fn pack(u: &mut Q4KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q4_k::Q4_K>(row);
@@ -158,6 +166,7 @@ impl Format for Q5K {
     type Unit = Q5KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q5KUnit, b: usize) -> [I::B; 8] {
@@ -168,8 +177,12 @@ impl Format for Q5K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        step_min(isa, w, s, x, acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: (I::F, I::F), x: &ActBlock) -> I::I {
+        dot_u7(isa, 0, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        join_min(isa, dot, s, x, acc)
     }
     fn pack(u: &mut Q5KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q5_k::Q5_K>(row);
@@ -189,6 +202,7 @@ impl Format for Q6K {
     type Unit = Q6KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::I; 2], I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> [I::B; 8] {
@@ -199,8 +213,12 @@ impl Format for Q6K {
         ([isa.load_i8(&u.s[b][0]), isa.load_i8(&u.s[b][1])], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn step<I: Isa>(isa: I, w: &[I::B; 8], (s, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot_halves(isa, 32, s, w, x), d, x, acc)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, _): Self::Scales<I>, x: &ActBlock) -> I::I {
+        dot_halves(isa, 32, s, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::I, (_, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q6KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q6_k::Q6_K>(row);
