@@ -63,6 +63,20 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>, v
     }
 }
 
+/// `$body` for every token `$t` of a tile, written out: the compiler leaves a loop of this length, and sums in memory.
+macro_rules! each {
+    (|$t:ident| $body:expr) => {
+        each!(@ $t $body; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $t:ident $body:expr; $($n:literal)*) => {{
+        $({
+            let $t: usize = $n;
+            $body
+        })*
+        const _: () = assert!([$($n),*].len() == TOKENS);
+    }};
+}
+
 /// One row group × 16 tokens: while the tiles multiply one block, the vectors add the one before to the chains.
 #[inline(always)]
 fn group<I: TileIsa, F: Format, T: Tiles>(
@@ -81,14 +95,14 @@ fn group<I: TileIsa, F: Format, T: Tiles>(
     macro_rules! add {
         ($before:expr) => {
             let (s, at): (F::Scales<I>, usize) = $before;
-            for t in 0..TOKENS {
+            each!(|t| {
                 let x = &x[t * stride + at];
                 let mut dot = isa.iload(&sums[at % 2].0[t]);
                 if let MatrixUnit::Unsigned { offset: 1.. } = F::MATRIX_UNIT {
                     dot = isa.iadd(dot, isa.isplat(F::MATRIX_UNIT.correction(x)));
                 }
                 acc[t] = F::join(isa, dot, s, x, acc[t]);
-            }
+            });
         };
     }
     for (u, unit) in group.iter().enumerate() {
@@ -118,8 +132,11 @@ fn group<I: TileIsa, F: Format, T: Tiles>(
     if let Some(before) = before {
         add!(before);
     }
-    for (t, acc) in acc.iter().enumerate() {
-        p.store(isa, g, first_token + t, *acc);
+    // A copy, because an array that is indexed by a variable lies in memory.
+    let mut done = [isa.splat(0.0); TOKENS];
+    each!(|t| done[t] = acc[t]);
+    for (t, done) in done.iter().enumerate() {
+        p.store(isa, g, first_token + t, *done);
     }
 }
 
