@@ -1,5 +1,10 @@
 //! The screened matrix: the same outputs as the plain one, and the largest of them found without the others.
-#![allow(clippy::unwrap_used, reason = "a test program: failing is its job")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test program: failing is its job"
+)]
 
 #[allow(dead_code, reason = "each test program uses a part")]
 mod support;

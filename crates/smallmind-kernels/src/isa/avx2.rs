@@ -1,43 +1,136 @@
-//! AVX2 with FMA and F16C: two 256-bit registers are the virtual vector.
+//! AVX2 with FMA and F16C: two 256-bit registers are the virtual vector. The byte dot product is a parameter, so that
+//! CPUs with 256-bit VNNI share all the rest.
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
 #![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::Isa;
 
-/// Proof of AVX2, FMA and F16C.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+/// How 32 bytes of weights meet 4 activations, here repeated 8 times.
+pub(crate) trait Dot: Copy + 'static {
+    /// [`Isa::NAME`].
+    const NAME: &'static str;
+    /// [`Isa::BIAS`].
+    const BIAS: i32;
+    /// Whether the CPU has what the dot needs beyond AVX2.
+    fn detected() -> bool;
+    /// [`Isa::dot_u7`] of one register.
+    ///
+    /// # Safety
+    /// The CPU has AVX2 and what [`Dot::detected`] asks for.
+    unsafe fn dot_u7(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    /// [`Isa::dot_i8`] of one register.
+    ///
+    /// # Safety
+    /// As for [`Dot::dot_u7`].
+    unsafe fn dot_i8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+}
 
-impl Avx2 {
+/// AVX2's own: products of bytes are added in pairs to 16 bits, and those in pairs to 32.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs;
+
+impl Dot for Pairs {
+    const NAME: &'static str = "avx2";
+    const BIAS: i32 = 0;
+
+    fn detected() -> bool {
+        true
+    }
+    #[inline(always)]
+    unsafe fn dot_u7(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_set1_epi16(1), _mm256_maddubs_epi16(w, x))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // |w| (up to 128) times x with w's sign: at most 2 * 128 * 127 = 32,512, so no 16-bit sum saturates.
+        // SAFETY: the caller's promise.
+        unsafe { Self::dot_u7(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
+    }
+}
+
+/// 256-bit VNNI, which multiplies unsigned by signed bytes, in either of its two encodings.
+macro_rules! vnni {
+    ($(#[$doc:meta])* $name:ident, $isa:literal, [$($feature:tt),+], $dpbusd:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name;
+
+        impl Dot for $name {
+            const NAME: &'static str = $isa;
+            const BIAS: i32 = 128;
+
+            fn detected() -> bool {
+                $(is_x86_feature_detected!($feature))&&+
+            }
+            #[inline(always)]
+            unsafe fn dot_u7(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+                // SAFETY: the caller's promise.
+                unsafe { $dpbusd(acc, w, x) }
+            }
+            #[inline(always)]
+            unsafe fn dot_i8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+                // SAFETY: the caller's promise.
+                unsafe { $dpbusd(acc, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), x) }
+            }
+        }
+    };
+}
+
+vnni!(
+    /// AVX-VNNI: CPUs from Alder Lake and Zen 5 on.
+    Vex, "avxvnni", ["avxvnni"], _mm256_dpbusd_avx_epi32
+);
+#[cfg(debug_assertions)]
+vnni!(
+    /// The same instruction in the encoding of AVX-512, on CPUs where the full width is faster: it is there to prove
+    /// the leaves of AVX-VNNI on machines without it.
+    Evex, "avx512vl", ["avx512f", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32
+);
+
+/// Proof of AVX2, FMA, F16C and what the dot `D` needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Two256<D>(PhantomData<D>);
+/// AVX2 with its own dot.
+pub(crate) type Avx2 = Two256<Pairs>;
+/// AVX2 with AVX-VNNI.
+pub(crate) type AvxVnni = Two256<Vex>;
+/// AVX2 with the VNNI of AVX-512 VL.
+#[cfg(debug_assertions)]
+pub(crate) type Avx512Vl = Two256<Evex>;
+
+impl<D: Dot> Two256<D> {
     /// The value again, for a function that only a holder of the proof can reach.
     ///
     /// # Safety
     /// The CPU has the instructions.
     #[inline(always)]
     pub(crate) unsafe fn assume() -> Self {
-        Self(())
+        Self(PhantomData)
     }
 
     pub(crate) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
-            && is_x86_feature_detected!("f16c"))
-        .then_some(Self(()))
+            && is_x86_feature_detected!("f16c")
+            && D::detected())
+        .then_some(Self(PhantomData))
     }
 }
 
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
-impl Isa for Avx2 {
+impl<D: Dot> Isa for Two256<D> {
     type F = F;
     type I = I;
     type B = I;
 
-    const NAME: &'static str = "avx2";
-    const BIAS: i32 = 0;
+    const NAME: &'static str = D::NAME;
+    const BIAS: i32 = D::BIAS;
     const TOKENS: usize = 4;
     const QUERIES: usize = 2;
 
@@ -225,37 +318,16 @@ impl Isa for Avx2 {
     fn dot_u7(self, acc: I, w: I, x: &[i8; 4]) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
-            let (x, ones) =
-                (_mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))), _mm256_set1_epi16(1));
-            [
-                _mm256_add_epi32(acc[0], _mm256_madd_epi16(ones, _mm256_maddubs_epi16(w[0], x))),
-                _mm256_add_epi32(acc[1], _mm256_madd_epi16(ones, _mm256_maddubs_epi16(w[1], x))),
-            ]
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            [D::dot_u7(acc[0], w[0], x), D::dot_u7(acc[1], w[1], x)]
         }
     }
     #[inline(always)]
     fn dot_i8(self, acc: I, w: I, x: &[i8; 4]) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
-            // |w| (up to 128) times x with w's sign: at most 2 * 128 * 127 = 32,512, so no 16-bit sum saturates.
-            let (x, ones) =
-                (_mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))), _mm256_set1_epi16(1));
-            [
-                _mm256_add_epi32(
-                    acc[0],
-                    _mm256_madd_epi16(
-                        ones,
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(w[0]), _mm256_sign_epi8(x, w[0])),
-                    ),
-                ),
-                _mm256_add_epi32(
-                    acc[1],
-                    _mm256_madd_epi16(
-                        ones,
-                        _mm256_maddubs_epi16(_mm256_abs_epi8(w[1]), _mm256_sign_epi8(x, w[1])),
-                    ),
-                ),
-            ]
+            let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+            [D::dot_i8(acc[0], w[0], x), D::dot_i8(acc[1], w[1], x)]
         }
     }
     #[inline(always)]

@@ -1,23 +1,100 @@
-//! AVX-512 with VNNI: one 512-bit register is the whole virtual vector.
+//! AVX-512: one 512-bit register is the whole virtual vector. The byte dot product is a parameter: VNNI, or what the
+//! first CPUs with AVX-512 have.
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
 #![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::Isa;
+use super::amx::TileIsa;
 
-/// Proof of AVX-512 F, BW, VL, DQ and VNNI.
+/// How 64 bytes of weights meet 4 activations, here repeated 16 times.
+pub(crate) trait Dot: Copy + 'static {
+    /// [`Isa::NAME`].
+    const NAME: &'static str;
+    /// [`Isa::BIAS`].
+    const BIAS: i32;
+    /// Whether the CPU has what the dot needs beyond AVX-512 F and BW.
+    fn detected() -> bool;
+    /// [`Isa::dot_u7`].
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW and what [`Dot::detected`] asks for.
+    unsafe fn dot_u7(acc: __m512i, w: __m512i, x: __m512i) -> __m512i;
+    /// [`Isa::dot_i8`].
+    ///
+    /// # Safety
+    /// As for [`Dot::dot_u7`].
+    unsafe fn dot_i8(acc: __m512i, w: __m512i, x: __m512i) -> __m512i;
+}
+
+/// VNNI, which multiplies unsigned by signed bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Vnni;
 
-impl Avx512 {
+impl Dot for Vnni {
+    const NAME: &'static str = "avx512";
+    const BIAS: i32 = 128;
+
+    fn detected() -> bool {
+        is_x86_feature_detected!("avx512vnni")
+    }
+    #[inline(always)]
+    unsafe fn dot_u7(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_dpbusd_epi32(acc, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_dpbusd_epi32(acc, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x) }
+    }
+}
+
+/// Without VNNI (Skylake-X): products of bytes are added in pairs to 16 bits, and those in pairs to 32.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs;
+
+impl Dot for Pairs {
+    const NAME: &'static str = "avx512bw";
+    const BIAS: i32 = 0;
+
+    fn detected() -> bool {
+        true
+    }
+    #[inline(always)]
+    unsafe fn dot_u7(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_set1_epi16(1), _mm512_maddubs_epi16(w, x))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_i8(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
+        // |w| (up to 128) times x with w's sign: at most 2 * 128 * 127 = 32,512, so no 16-bit sum saturates.
+        // SAFETY: the caller's promise.
+        unsafe {
+            let signed = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+            Self::dot_u7(acc, _mm512_abs_epi8(w), signed)
+        }
+    }
+}
+
+/// Proof of AVX-512 F, BW, VL, DQ and what the dot `D` needs.
+#[derive(Clone, Copy)]
+pub(crate) struct One512<D>(PhantomData<D>);
+/// AVX-512 with VNNI.
+pub(crate) type Avx512 = One512<Vnni>;
+/// AVX-512 without VNNI.
+pub(crate) type Avx512Bw = One512<Pairs>;
+
+impl<D: Dot> One512<D> {
     /// The value again, for a function that only a holder of the proof can reach.
     ///
     /// # Safety
     /// The CPU has the instructions.
     #[inline(always)]
     pub(crate) unsafe fn assume() -> Self {
-        Self(())
+        Self(PhantomData)
     }
 
     pub(crate) fn detect() -> Option<Self> {
@@ -25,20 +102,20 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("fma"))
-        .then_some(Self(()))
+            && is_x86_feature_detected!("fma")
+            && D::detected())
+        .then_some(Self(PhantomData))
     }
 }
 
-impl Isa for Avx512 {
+impl<D: Dot> Isa for One512<D> {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
 
-    const NAME: &'static str = "avx512";
-    const BIAS: i32 = 128;
+    const NAME: &'static str = D::NAME;
+    const BIAS: i32 = D::BIAS;
     const TOKENS: usize = 8;
     const QUERIES: usize = 6;
 
@@ -194,25 +271,29 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn dot_u7(self, acc: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            _mm512_dpbusd_epi32(acc, w, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))))
-        }
+        unsafe { D::dot_u7(acc, w, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))) }
     }
     #[inline(always)]
     fn dot_i8(self, acc: __m512i, w: __m512i, x: &[i8; 4]) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            let unsigned = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
-            _mm512_dpbusd_epi32(
-                acc,
-                unsigned,
-                _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned))),
-            )
-        }
+        unsafe { D::dot_i8(acc, w, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))) }
     }
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch is a hint and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}
+
+impl<D: Dot> TileIsa for One512<D> {
+    #[inline(always)]
+    fn iload(self, x: &[i32; 16]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn bstore(self, a: __m512i, out: &mut [u8; 64]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
     }
 }

@@ -58,6 +58,25 @@ pub(super) type Halves = [u16; GROUP];
 #[allow(unsafe_code, reason = "the marker behind the one cast from bytes to units")]
 pub(crate) unsafe trait Pod: Copy {}
 
+/// What a matrix unit must know to compute the integer dot product of a block.
+#[derive(Clone, Copy)]
+pub(crate) enum MatrixUnit {
+    /// Bytes are signed weights.
+    Signed,
+    /// Bytes are weights plus `offset`.
+    Unsigned { offset: i32 },
+    /// It cannot: scales per 16 values are part of the integer sum.
+    No,
+}
+
+impl MatrixUnit {
+    /// What `Σ bytes · x` lacks to be the dot product.
+    #[inline(always)]
+    pub(crate) fn correction(self, x: &ActBlock) -> i32 {
+        if let MatrixUnit::Unsigned { offset } = self { -offset * sum(x) } else { 0 }
+    }
+}
+
 /// One packed layout of quantized weights.
 pub(crate) trait Format {
     /// What a row group stores per [`Format::BLOCKS`] blocks.
@@ -66,19 +85,39 @@ pub(crate) trait Format {
     const BLOCKS: usize;
     /// The scales of one block, ready for [`Format::step`].
     type Scales<I: Isa>: Copy;
+    /// How a matrix unit reads the bytes of [`Format::unpack`].
+    const MATRIX_UNIT: MatrixUnit;
 
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
     /// The scales of block `b`.
     fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Self::Scales<I>;
-    /// Adds the block's dot products with one token's block, of one or two parts, to the 16 accumulators.
+    /// What [`Format::unpack`] gives, where it lies in memory so.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for matrix units"))]
+    #[inline(always)]
+    fn bytes(_u: &Self::Unit, _b: usize) -> Option<&[Bytes; 8]> {
+        None
+    }
+    /// The dot products of the block's integers with one token's, of one or two parts, as f32.
+    fn dot<I: Isa, const PARTS: usize>(
+        isa: I,
+        w: &[I::B; 8],
+        s: Self::Scales<I>,
+        x: &[ActBlock; PARTS],
+    ) -> I::F;
+    /// Adds what they stand for to the 16 accumulators; `x` is the block with scale and sums.
+    fn join<I: Isa>(isa: I, dot: I::F, s: Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F;
+    /// Both.
+    #[inline(always)]
     fn step<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
         s: Self::Scales<I>,
         x: &[ActBlock; PARTS],
         acc: I::F,
-    ) -> I::F;
+    ) -> I::F {
+        Self::join(isa, Self::dot(isa, w, s, x), s, &x[0], acc)
+    }
     /// Writes block bytes of one row (GGUF layout, `BLOCKS` · 32 values) into lane `lane` of the unit.
     fn pack(u: &mut Self::Unit, lane: usize, row: &[u8]);
 }
@@ -281,6 +320,7 @@ impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Signed;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
@@ -301,14 +341,16 @@ impl Format for Q8 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        d: I::F,
-        x: &[ActBlock; PARTS],
-        acc: I::F,
-    ) -> I::F {
-        join(isa, isa.to_f32(dot_i8(isa, w, x)), d, &x[0], acc)
+    fn dot<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], _d: I::F, x: &[ActBlock; PARTS]) -> I::F {
+        isa.to_f32(dot_i8(isa, w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
+    }
+    #[inline(always)]
+    fn bytes(u: &Q8Unit, b: usize) -> Option<&[Bytes; 8]> {
+        Some(&u.q[b])
     }
     fn pack(u: &mut Q8Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(34).enumerate() {
@@ -346,6 +388,7 @@ impl Format for Q40 {
     type Unit = Q40Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 8 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> [I::B; 8] {
@@ -356,14 +399,17 @@ impl Format for Q40 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        d: I::F,
+        _s: Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        join(isa, isa.to_f32(dot_u7(isa, -8 * sum(&x[0]), w, x)), d, &x[0], acc)
+        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q40Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(18).enumerate() {
@@ -379,6 +425,7 @@ impl Format for Q41 {
     type Unit = Q41Unit;
     const BLOCKS: usize = 1;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> [I::B; 8] {
@@ -389,15 +436,17 @@ impl Format for Q41 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        (d, m): (I::F, I::F),
+        _s: Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        let acc = join(isa, isa.to_f32(dot_u7(isa, 0, w, x)), d, &x[0], acc);
-        isa.fma(m, isa.splat(x[0].ds), acc)
+        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        isa.fma(m, isa.splat(x.ds), join(isa, dot, d, x, acc))
     }
     fn pack(u: &mut Q41Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);
@@ -412,6 +461,7 @@ impl Format for Q50 {
     type Unit = Q50Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 16 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q50Unit, b: usize) -> [I::B; 8] {
@@ -422,14 +472,17 @@ impl Format for Q50 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        d: I::F,
+        _s: Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        join(isa, isa.to_f32(dot_u7(isa, -16 * sum(&x[0]), w, x)), d, &x[0], acc)
+        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q50Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(22).enumerate() {
@@ -446,6 +499,7 @@ impl Format for Q51 {
     type Unit = Q51Unit;
     const BLOCKS: usize = 1;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q51Unit, _b: usize) -> [I::B; 8] {
@@ -456,15 +510,17 @@ impl Format for Q51 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        (d, m): (I::F, I::F),
+        _s: Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        let acc = join(isa, isa.to_f32(dot_u7(isa, 0, w, x)), d, &x[0], acc);
-        isa.fma(m, isa.splat(x[0].ds), acc)
+        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        isa.fma(m, isa.splat(x.ds), join(isa, dot, d, x, acc))
     }
     fn pack(u: &mut Q51Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);

@@ -4,8 +4,8 @@
 //! exact: d · s of a 6-bit s needs 17 bits of mantissa, so it is computed when it is used.
 
 use super::format::{
-    ActBlock, Format, GROUP, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, dot_halves, dot_u7, fives, join,
-    nibbles, pack_fifth, sixes,
+    ActBlock, Format, GROUP, MatrixUnit, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, dot_halves, dot_u7,
+    fives, join, nibbles, pack_fifth, sixes,
 };
 use crate::isa::Isa;
 use crate::quant::{Block, Unpacked, q2_k, q3_k, q4_k, q5_k, q6_k};
@@ -34,6 +34,7 @@ impl Format for Q2K {
     type Unit = Q2KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::F; 2], [I::F; 2], I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> [I::B; 8] {
@@ -49,16 +50,19 @@ impl Format for Q2K {
         )
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        (s, m, d, dmin): Self::Scales<I>,
+        (s, ..): Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        let acc = join(isa, dot_halves(isa, 0, s, w, x), d, &x[0], acc);
-        let [h0, h1] = x[0].halves.map(|h| isa.splat(-h as f32));
-        join(isa, isa.fma(m[0], h0, isa.mul(m[1], h1)), dmin, &x[0], acc)
+        dot_halves(isa, 0, s, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (_, m, d, dmin): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        let acc = join(isa, dot, d, x, acc);
+        let [h0, h1] = x.halves.map(|h| isa.splat(-h as f32));
+        join(isa, isa.fma(m[0], h0, isa.mul(m[1], h1)), dmin, x, acc)
     }
     fn pack(u: &mut Q2KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q2_k::Q2_K>(row);
@@ -77,6 +81,7 @@ impl Format for Q3K {
     type Unit = Q3KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::F; 2], I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> [I::B; 8] {
@@ -87,14 +92,17 @@ impl Format for Q3K {
         ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        (s, d): Self::Scales<I>,
+        (s, _): Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        join(isa, dot_halves(isa, 4, s, w, x), d, &x[0], acc)
+        dot_halves(isa, 4, s, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q3KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q3_k::Q3_K>(row);
@@ -106,17 +114,10 @@ impl Format for Q3K {
     }
 }
 
-/// The step of the types with a scale and a min per 32 values.
+/// [`join`] for the types with a scale and a min per 32 values.
 #[inline(always)]
-fn step_min<I: Isa, const PARTS: usize>(
-    isa: I,
-    w: &[I::B; 8],
-    (d, m): (I::F, I::F),
-    x: &[ActBlock; PARTS],
-    acc: I::F,
-) -> I::F {
-    let acc = join(isa, isa.to_f32(dot_u7(isa, 0, w, x)), d, &x[0], acc);
-    isa.fma(m, isa.splat(-x[0].ds), acc)
+fn join_min<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+    isa.fma(m, isa.splat(-x.ds), join(isa, dot, d, x, acc))
 }
 
 /// `(d · s, dmin · m)` of 16 rows, both exact.
@@ -140,6 +141,7 @@ impl Format for Q4K {
     type Unit = Q4KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> [I::B; 8] {
@@ -150,14 +152,17 @@ impl Format for Q4K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        s: (I::F, I::F),
+        _s: (I::F, I::F),
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        step_min(isa, w, s, x, acc)
+        isa.to_f32(dot_u7(isa, 0, w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        join_min(isa, dot, s, x, acc)
     }
     fn pack(u: &mut Q4KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q4_k::Q4_K>(row);
@@ -175,6 +180,7 @@ impl Format for Q5K {
     type Unit = Q5KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = (I::F, I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q5KUnit, b: usize) -> [I::B; 8] {
@@ -185,14 +191,17 @@ impl Format for Q5K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        s: (I::F, I::F),
+        _s: (I::F, I::F),
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        step_min(isa, w, s, x, acc)
+        isa.to_f32(dot_u7(isa, 0, w, x))
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
+        join_min(isa, dot, s, x, acc)
     }
     fn pack(u: &mut Q5KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q5_k::Q5_K>(row);
@@ -212,6 +221,7 @@ impl Format for Q6K {
     type Unit = Q6KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::F; 2], I::F);
+    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> [I::B; 8] {
@@ -222,14 +232,17 @@ impl Format for Q6K {
         ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
+    fn dot<I: Isa, const PARTS: usize>(
         isa: I,
         w: &[I::B; 8],
-        (s, d): Self::Scales<I>,
+        (s, _): Self::Scales<I>,
         x: &[ActBlock; PARTS],
-        acc: I::F,
     ) -> I::F {
-        join(isa, dot_halves(isa, 32, s, w, x), d, &x[0], acc)
+        dot_halves(isa, 32, s, w, x)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
+        join(isa, dot, d, x, acc)
     }
     fn pack(u: &mut Q6KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q6_k::Q6_K>(row);

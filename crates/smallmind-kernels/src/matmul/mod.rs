@@ -16,6 +16,7 @@ macro_rules! by_format {
         }
         macro_rules! unquantized {
             ($format:path) => {{
+                #[allow(dead_code, reason = "to some all of these types are alike")]
                 type $G = $format;
                 $unquantized
             }};
@@ -38,6 +39,8 @@ macro_rules! by_format {
     }};
 }
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 pub(crate) mod float;
 pub(crate) mod format;
 pub(crate) mod kquant;

@@ -10,7 +10,7 @@ use crate::aligned::cast;
 use crate::isa::Isa;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
-const PANEL: usize = 4;
+pub(super) const PANEL: usize = 4;
 /// How far ahead of the multiplication weights are asked for, in bytes: measured best of 0, 1, 2 and 4 KB.
 pub(super) const PREFETCH_BYTES: usize = 2048;
 
