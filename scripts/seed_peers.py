@@ -107,11 +107,12 @@ def graph(about, tensors, n):
         return node("LayerNormalization", [x, weight(f"{name}.weight"), weight(f"{name}.bias")], out, epsilon=EPSILON)
 
     def split(x, i, out):
-        """Heads of the i-th third, [heads, n, dim]."""
-        part = node("Gather", [x, constant(f"third{i}", np.int64(i))], f"{out}_part", axis=1)
-        return node("Transpose", [part], out, perm=[1, 0, 2])
+        """Heads of the i-th third of the columns, [1, heads, n, dim]."""
+        bounds = [constant(f"column{j}", np.array([j * hidden], np.int64)) for j in (i, i + 1)]
+        part = node("Slice", [x, *bounds, constant("columns", np.array([1], np.int64))], f"{out}_part")
+        return node("Transpose", [node("Reshape", [part, by_head], f"{out}_heads")], out, perm=[0, 2, 1, 3])
 
-    thirds = constant("thirds", np.array([n, 3, heads, dim], np.int64))
+    by_head = constant("by_head", np.array([1, n, heads, dim], np.int64))
     merged = constant("merged", np.array([n, hidden], np.int64))
     scale = constant("scale", np.float32(dim ** -0.5))
     ids = node("Gather", [weight("token_embd.weight"), "ids"], "embedded")
@@ -121,22 +122,22 @@ def graph(about, tensors, n):
     for i in range(layers):
         b, p = f"blk.{i}.", f"l{i}_"
         h = norm(x, b + "attn_norm", p + "normed")
-        qkv = node("Reshape", [linear(h, b + "attn_qkv", p + "qkv"), thirds], p + "thirds")
+        qkv = linear(h, b + "attn_qkv", p + "qkv")
         q = node("Mul", [split(qkv, 0, p + "q"), scale], p + "scaled")
         cache = []
         for j, name in ((1, "k"), (2, "v")):
             new = split(qkv, j, f"{p}{name}_new" if past else f"{name}{i}")
             if past:
-                inputs.append(helper.make_tensor_value_info(f"past_{name}{i}", TensorProto.FLOAT, [heads, "past", dim]))
-                new = node("Concat", [f"past_{name}{i}", new], f"{name}{i}", axis=1)
+                inputs.append(helper.make_tensor_value_info(f"past_{name}{i}", TensorProto.FLOAT, [1, heads, "past", dim]))
+                new = node("Concat", [f"past_{name}{i}", new], f"{name}{i}", axis=2)
             outputs.append(helper.make_tensor_value_info(f"{name}{i}", TensorProto.FLOAT, None))
             cache.append(new)
-        scores = node("MatMul", [q, node("Transpose", [cache[0]], p + "kt", perm=[0, 2, 1])], p + "scores")
+        scores = node("MatMul", [q, node("Transpose", [cache[0]], p + "kt", perm=[0, 1, 3, 2])], p + "scores")
         if not past:
             mask = np.triu(np.full((n, n), -np.inf, np.float32), 1)
             scores = node("Add", [scores, constant("mask", mask)], p + "masked")
         mixed = node("MatMul", [node("Softmax", [scores], p + "weights", axis=-1), cache[1]], p + "mixed")
-        mixed = node("Reshape", [node("Transpose", [mixed], p + "rows", perm=[1, 0, 2]), merged], p + "merged")
+        mixed = node("Reshape", [node("Transpose", [mixed], p + "rows", perm=[0, 2, 1, 3]), merged], p + "merged")
         x = node("Add", [x, linear(mixed, b + "attn_output", p + "attended")], p + "after_attention")
         h = linear(norm(x, b + "ffn_norm", p + "ffn_normed"), b + "ffn_up", p + "up")
         h = node("Gelu", [h], p + "gelu", approximate="tanh")

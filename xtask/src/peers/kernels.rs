@@ -24,7 +24,7 @@ const ROWS: usize = 64;
 const LEAST: Duration = Duration::from_millis(20);
 
 /// Every row, `rounds` samples each.
-pub(crate) fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row)) -> Result<()> {
+pub(crate) fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row) -> Result<()>) -> Result<()> {
     let kernels = kernels()?;
     let peak = fma_peak();
     for side in SIDES {
@@ -32,7 +32,7 @@ pub(crate) fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row))
         let gflops = Samples(samples.iter().map(|s| operations / s / 1e9).collect());
         let of_limit = peak.map(|(peak, _)| gflops.median() / peak);
         let note = peak.map_or(String::new(), |(peak, isa)| format!("FMA peak {peak:.0} GFLOP/s with {isa}"));
-        done(row(format!("MatMul {side} F32"), Unit::Gflops, gflops, of_limit, note));
+        done(row(format!("MatMul {side} F32"), Unit::Gflops, gflops, of_limit, note))?;
     }
     for (name, streams, operation) in operations() {
         let samples = elementwise(kernels, operation, rounds);
@@ -40,13 +40,13 @@ pub(crate) fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row))
         let rates = Samples(samples.iter().map(|s| bytes / s / 1e9).collect());
         let of_limit = limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
         let note = format!("{streams} streams of {ROWS} × {WIDTH}; the limit is read-only");
-        done(row(name.to_owned(), Unit::GigabytesPerSecond, rates, of_limit, note));
+        done(row(name.to_owned(), Unit::GigabytesPerSecond, rates, of_limit, note))?;
     }
     let (samples, bytes) = attention(kernels, rounds);
     let rates = Samples(samples.iter().map(|s| bytes / s / 1e9).collect());
     let of_limit = limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
     let note = "one query of 64 values, 2,048 positions in F16".to_owned();
-    done(row("attention with softmax".to_owned(), Unit::GigabytesPerSecond, rates, of_limit, note));
+    done(row("attention with softmax".to_owned(), Unit::GigabytesPerSecond, rates, of_limit, note))?;
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn attention(kernels: &Kernels, rounds: usize) -> (Vec<f64>, f64) {
         for page in pages.chunks_exact(page_len(HEAD_DIM)) {
             let mut state = [Partial::EMPTY];
             let page = PageRef::F16(page);
-            let seen = &[0..PAGE];
+            let seen = std::slice::from_ref(&(0..PAGE));
             (kernels.attend_page)(&mut PageTask {
                 page,
                 q: &q,
@@ -156,7 +156,11 @@ mod tests {
     #[test]
     fn every_kernel_of_the_table_gives_a_row_with_a_figure() {
         let mut rows = Vec::new();
-        measure(1, &Limits::default(), |row| rows.push(row)).unwrap();
+        measure(1, &Limits::default(), |row| {
+            rows.push(row);
+            Ok(())
+        })
+        .unwrap();
         assert_eq!(rows.len(), SIDES.len() + operations().len() + 1);
         assert!(rows.iter().all(|r| r.ours.median() > 0.0 && r.ours.median().is_finite()));
     }

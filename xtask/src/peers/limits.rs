@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 /// Working sets, in MB of 10⁶ bytes, of all threads together.
 const WORKING_SETS: [usize; 5] = [1, 32, 100, 256, 1000];
-/// How long one measurement lasts at least, and how often it is repeated; the best counts.
-const LEAST: Duration = Duration::from_millis(40);
-const REPEATS: usize = 4;
+/// The shortest sample, and how long samples are taken; the best counts. Samples are short, so that some of them are
+/// undisturbed where other programs run.
+const SAMPLE: Duration = Duration::from_millis(4);
+const ENOUGH: Duration = Duration::from_millis(300);
 
 /// Read bandwidth for each thread count and working set.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Limits {
     points: Vec<Point>,
 }
@@ -64,8 +65,8 @@ impl Limits {
 fn read_bandwidth(words: &[u64], threads: usize) -> f64 {
     let mut best = 0.0f64;
     let mut passes = 1;
-    let mut repeats = 0;
-    while repeats < REPEATS {
+    let begun = Instant::now();
+    while best == 0.0 || begun.elapsed() < ENOUGH {
         let start = Instant::now();
         std::thread::scope(|scope| {
             for part in words.chunks(words.len().div_ceil(threads)) {
@@ -77,12 +78,11 @@ fn read_bandwidth(words: &[u64], threads: usize) -> f64 {
             }
         });
         let took = start.elapsed();
-        if took < LEAST && passes < 1 << 20 {
+        if took < SAMPLE && passes < 1 << 20 {
             passes *= 2;
-            continue;
+        } else {
+            best = best.max((passes * size_of_val(words)) as f64 / took.as_secs_f64() / 1e9);
         }
-        repeats += 1;
-        best = best.max((passes * size_of_val(words)) as f64 / took.as_secs_f64() / 1e9);
     }
     best
 }
@@ -146,12 +146,13 @@ pub(crate) fn fma_peak() -> Option<(f64, &'static str)> {
 
 /// `work(n)` does `n` rounds and returns the floating-point operations of them.
 fn best_rate(work: impl Fn(usize) -> f64) -> f64 {
-    let rate = |()| {
+    let (begun, mut best) = (Instant::now(), 0.0f64);
+    while begun.elapsed() < ENOUGH {
         let start = Instant::now();
-        let operations = work(2_000_000);
-        operations / start.elapsed().as_secs_f64() / 1e9
-    };
-    [(); 8].map(rate).into_iter().fold(0.0, f64::max)
+        let operations = work(100_000);
+        best = best.max(operations / start.elapsed().as_secs_f64() / 1e9);
+    }
+    best
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -89,14 +89,13 @@ impl Run {
     /// Every part that was asked for; whether all rows have figures.
     fn everything(&mut self) -> Result<bool> {
         self.write()?;
-        let mut rows = Vec::new();
-        if self.options.wants("kernels") {
-            kernels::measure(self.options.rounds, &self.limits, |row| rows.push(row))?;
+        let (options, limits) = (self.options.clone(), self.limits.clone());
+        if options.wants("kernels") {
+            kernels::measure(options.rounds, &limits, |row| self.done(row))?;
         }
-        if self.options.wants("seed") {
-            seed::measure(&self.options, &self.limits, |row| rows.push(row))?;
+        if options.wants("seed") {
+            seed::measure(&options, &limits, |row| self.done(row))?;
         }
-        rows.into_iter().try_for_each(|row| self.done(row))?;
         for model in self.options.models.clone() {
             let bytes = Bytes::of_file(&model)?;
             for threads in self.options.threads.clone() {

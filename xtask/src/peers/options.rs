@@ -28,7 +28,7 @@ pub(crate) const PARTS: [&str; 11] =
     ["limits", "kernels", "seed", "prefill", "decode", "depth", "batch", "isa", "cold", "memory", "random"];
 
 /// What was asked for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) llama: PathBuf,
     /// What `SMALLMIND_ISA` is set to, and the `llama-bench` built for it.

@@ -47,7 +47,11 @@ impl Side {
 const PEERS: [(&str, &str); 2] = [("torch", "PyTorch"), ("onnx", "ONNX Runtime")];
 
 /// Every row.
-pub(crate) fn measure(options: &Options, limits: &Limits, mut done: impl FnMut(Row)) -> Result<()> {
+pub(crate) fn measure(
+    options: &Options,
+    limits: &Limits,
+    mut done: impl FnMut(Row) -> Result<()>,
+) -> Result<()> {
     for preset in &PRESETS {
         let weights = options.cache.join(format!("{}.json", preset.name));
         if options.python.is_some() {
@@ -89,9 +93,9 @@ pub(crate) fn measure(options: &Options, limits: &Limits, mut done: impl FnMut(R
                     note: if fault.is_empty() { "peers in F32".to_owned() } else { fault.clone() },
                 };
                 let speeds = named(|s| &s.speed);
-                done(row("50 after 10", Unit::TokensPerSecond, side.speed, speeds, of_limit));
+                done(row("50 after 10", Unit::TokensPerSecond, side.speed, speeds, of_limit))?;
                 let firsts = named(|s| &s.first_token);
-                done(row("first token", Unit::Microseconds, side.first_token, firsts, None));
+                done(row("first token", Unit::Microseconds, side.first_token, firsts, None))?;
             }
         }
     }
