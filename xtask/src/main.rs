@@ -1,8 +1,8 @@
 //! Chores of the workspace: `cargo xtask tidy` checks the rules that the compiler does not, `cargo xtask peers` measures
-//! against llama.cpp.
+//! against other programs.
 //!
 //! The same checks run as tests (`cargo test -p xtask`), so nobody has to remember the command. Nothing here is shipped,
-//! and nothing here changes a file.
+//! and nothing here changes a file of the repository.
 
 mod peers;
 mod tidy;
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let outcome = match asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => tidy::run(),
         ["peers", ref rest @ ..] => peers::run(rest),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | peers LLAMA_BENCH MODEL...")),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | peers --llama FOLDER MODEL...")),
     };
     let (report, code) = match outcome {
         Ok((report, true)) => (report, ExitCode::SUCCESS),

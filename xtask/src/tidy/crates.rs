@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("smallmind", &["smallmind-kernels", "smallmind-formats", "smallmind-text"]),
     ("smallmind-hub", &[]),
     ("smallmind-cli", &["smallmind", "smallmind-hub"]),
-    ("xtask", &[]),
+    ("xtask", &["smallmind", "smallmind-formats", "smallmind-kernels"]),
 ];
 /// What turns C or C++ into object files, or finds libraries made of it.
 const C_BUILDERS: &[&str] =
