@@ -301,10 +301,6 @@ pub(crate) struct BenchArgs {
     /// Threads; 0 takes what suits the machine: fast physical cores, within affinity and quota
     #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = threads, value_name = "N,…")]
     pub(crate) threads: Vec<usize>,
-    /// Choose each token greedily and go on from it, as a generation does; without it, as llama-bench, all logits of
-    /// arbitrary tokens are computed and nothing is chosen
-    #[arg(long)]
-    pub(crate) greedy: bool,
     /// Measurements of each row
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repetitions: u32,

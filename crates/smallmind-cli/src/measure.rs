@@ -1,10 +1,9 @@
-//! Measurements by llama-bench's method: arbitrary tokens, nothing sampled (or greedily, where asked), a first run that is
-//! not counted.
+//! Measurements by llama-bench's method: arbitrary tokens, nothing sampled, a first run that is not counted.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use smallmind::{Batch, GenerateOptions, Model, SamplingParams, Session, SessionOptions};
+use smallmind::{Batch, Model, Session, SessionOptions};
 
 use crate::args::BenchArgs;
 use crate::interrupt::Guard;
@@ -68,8 +67,6 @@ pub(crate) fn measure(
             for session in &mut sessions {
                 session.prefill(measured)?;
             }
-        } else if args.greedy {
-            greedy(&mut sessions, measured)?;
         } else {
             generate(&mut sessions, &mut batch, measured)?;
         }
@@ -95,21 +92,6 @@ fn generate(sessions: &mut [Session], batch: &mut Batch, tokens: &[u32]) -> Resu
     for token in tokens {
         step.fill(*token);
         batch.decode(sessions, &step)?;
-    }
-    Ok(())
-}
-
-/// Generates as many tokens greedily from the first one on, in every session for itself.
-fn greedy(sessions: &mut [Session], tokens: &[u32]) -> Result<()> {
-    for session in sessions {
-        let options = GenerateOptions {
-            max_tokens: Some(tokens.len()),
-            sampling: SamplingParams::greedy(),
-            ignore_eos: true,
-            ..GenerateOptions::default()
-        };
-        let mut generation = session.generate(&tokens[..1], &options)?;
-        while generation.next_piece()?.is_some() {}
     }
     Ok(())
 }

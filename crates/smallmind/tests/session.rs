@@ -237,33 +237,3 @@ fn the_stream_brings_what_the_iterator_brings_and_the_session_back() {
     assert!(matches!(next(refused.as_mut()), Some(Err(Error::EmptyPrompt))));
     assert!(next(refused.as_mut()).is_none());
 }
-
-#[test]
-fn generation_from_the_likeliest_tokens_alone_chooses_as_from_all_logits() {
-    for file in [support::SMOLLM2, support::GEMMA3] {
-        let Some(path) = support::real_model(file) else { continue };
-        let model = Model::load(path, &smallmind::LoadOptions::default()).unwrap();
-        let prompt = model.tokenizer().encode(
-            "The three most important things about the sea are",
-            Encode { add_special: true, parse_special: false },
-        );
-        for (temperature, top_k) in [(0.0, 0), (0.8, 40), (1.5, 64), (0.8, 65)] {
-            let sampling = SamplingParams { temperature, top_k, seed: Some(7), ..SamplingParams::default() };
-            let options = GenerateOptions { sampling: sampling.clone(), ..greedy(24) };
-            let (found, ..) = ids(&model, &options, 64, &prompt);
-
-            // The same by hand, with all logits of every token.
-            let mut sampler = smallmind::sample::Sampler::new(&sampling, model.config().vocab).unwrap();
-            let mut session = session(&model, 64);
-            session.prefill(&prompt).unwrap();
-            let mut expected = Vec::new();
-            for _ in 0..24 {
-                let id = sampler.sample(session.logits_mut()).unwrap();
-                sampler.accept(id);
-                expected.push(id);
-                session.prefill(&[id]).unwrap();
-            }
-            assert_eq!(found, expected, "{file}: temperature {temperature}, top-k {top_k}");
-        }
-    }
-}

@@ -18,9 +18,6 @@ pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
     if tests.is_empty() {
         return Err(Usage("there is nothing to measure: give -p or -n a number above 0".into()).into());
     }
-    if args.greedy && args.batch.iter().any(|b| *b > 1) {
-        return Err(Usage("--greedy measures one sequence: leave --batch at 1".into()).into());
-    }
     let source = resolve::source(&args.source, out)?;
     let interrupt = Guard::new();
     let mut rows = Vec::new();
@@ -81,7 +78,7 @@ fn row(model: &Model, test: Test, args: &BenchArgs, samples: Vec<Duration>) -> B
         type_k: kv,
         type_v: kv,
         use_mmap: true,
-        test: if args.greedy && test.generate > 0 { format!("{} greedy", test.name()) } else { test.name() },
+        test: test.name(),
         n_prompt: test.prompt,
         n_gen: test.generate,
         n_depth: test.depth,

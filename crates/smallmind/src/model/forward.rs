@@ -1,7 +1,7 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{ActBlock, Acts, Product, matmul, takes_quantized, top_outputs};
+use smallmind_kernels::matmul::{ActBlock, Acts, Product, matmul, takes_quantized};
 
 use super::activations::{Form, Role};
 use super::arch::{Activation, Mlp, Position};
@@ -244,10 +244,6 @@ fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut
     let acts = acts(wanted, &s.h, hidden, &s.blocks, form);
     let out = &mut s.logits[..wanted * vocab];
     let w = plan.arena.get(&plan.output);
-    if let ([Span { top: Some(top), logits: 1, .. }], true) = (spans, w.is_screened()) {
-        top_outputs(kernels, pool, w, acts.blocks, *top, &mut s.best, out);
-        return &mut s.logits[..vocab];
-    }
     matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
     &mut s.logits[..wanted * vocab]
 }

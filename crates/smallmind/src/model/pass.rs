@@ -16,8 +16,6 @@ pub(crate) struct Span<'a> {
     pub(crate) kv: &'a mut KvCache,
     /// Rows (the last ones) whose logits are wanted.
     pub(crate) logits: usize,
-    /// Of a pass of one sequence with one row of logits: only so many of the largest are needed, the others may be -inf.
-    pub(crate) top: Option<usize>,
 }
 
 /// What a pass reads.

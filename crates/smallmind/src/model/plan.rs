@@ -114,9 +114,9 @@ pub(crate) fn build(gguf: &Gguf, config: &Config, precise: bool, pool: &Pool) ->
             rope: (!ropes.is_empty()).then_some(local),
         });
     }
-    let output = match load.output(Slot::Output)? {
+    let output = match load.matrix(Slot::Output, 0, RowOrder::Natural)? {
         Some(m) => m,
-        None => required(load.output(Slot::TokenEmbd)?),
+        None => required(load.matrix(Slot::TokenEmbd, 0, RowOrder::Natural)?),
     };
     // The embedding itself is read row by row from the file: only the rows of seen tokens ever come into memory.
     load.tensor(Slot::TokenEmbd, 0)?;

@@ -1,7 +1,7 @@
 //! All working memory of a forward pass, planned when a session begins and reused for every token.
 
 use smallmind_kernels::attention::{PAGE, padded};
-use smallmind_kernels::matmul::{ActBlock, MAX_TOP, act_blocks};
+use smallmind_kernels::matmul::{ActBlock, act_blocks};
 
 use super::config::Config;
 use super::plan::Plan;
@@ -40,8 +40,6 @@ pub(crate) struct Scratch {
     pub(crate) items: Vec<AttnItem>,
     /// `[rows that asked, vocab]`.
     pub(crate) logits: Vec<f32>,
-    /// Room of a search for the largest logits.
-    pub(crate) best: Vec<f32>,
 }
 
 /// One token of a pass.
@@ -61,8 +59,8 @@ pub(crate) struct AttnItem {
 }
 
 impl Scratch {
-    /// Buffers for passes of at most `max_rows` rows on so many threads. Memory that is never touched is never resident.
-    pub(crate) fn new(config: &Config, plan: &Plan, max_rows: usize, threads: usize) -> Scratch {
+    /// Buffers for passes of at most `max_rows` rows. Memory that is never touched is never resident.
+    pub(crate) fn new(config: &Config, plan: &Plan, max_rows: usize) -> Scratch {
         let floats = |n: usize| vec![0.0f32; n];
         let widest = config.hidden.max(config.q_dim()).max(config.ffn);
         let half = config.rope.dim / 2;
@@ -84,7 +82,6 @@ impl Scratch {
             tasks: Vec::new(),
             items: Vec::new(),
             logits: Vec::new(),
-            best: floats(threads * MAX_TOP),
         }
     }
 

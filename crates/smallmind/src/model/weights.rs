@@ -15,8 +15,6 @@ use crate::error::{Error, Result};
 
 /// Packed before the file's pages behind it are given back: the most that weights are in memory twice.
 const STEP_BYTES: usize = 4 << 20;
-/// Rows from which on searching an output matrix pays.
-const SCREENED_ROWS: usize = 4096;
 /// Packed by one task.
 const TASK_BYTES: usize = 64 << 10;
 
@@ -27,8 +25,6 @@ pub(crate) struct Matrix {
     pub(crate) rows: usize,
     pub(crate) k: usize,
     range: Range<usize>,
-    /// Packed so that its largest outputs can be searched for.
-    screened: bool,
 }
 
 impl Matrix {
@@ -47,11 +43,7 @@ impl Arena {
     /// The view that the kernels take.
     pub(crate) fn get(&self, m: &Matrix) -> PackedRef<'_> {
         let bytes = self.map.as_deref().and_then(|a| a.get(m.range.clone())).unwrap_or_default();
-        let view = match m.screened {
-            true => PackedRef::screened(m.rows, m.k, bytes),
-            false => PackedRef::new(m.dtype, m.rows, m.k, bytes),
-        };
-        match view {
+        match PackedRef::new(m.dtype, m.rows, m.k, bytes) {
             Some(view) => view,
             None => unreachable!("the loader laid the arena out by the same sizes"),
         }
@@ -150,13 +142,6 @@ impl<'g> Loader<'g> {
         self.rows_of(tensor, 0..tensor.rows(), order).map(Some)
     }
 
-    /// As [`Loader::matrix`], for the matrix whose outputs compete for one token: screened where its type can be.
-    pub(crate) fn output(&mut self, slot: Slot) -> Result<Option<Matrix>> {
-        let Some(tensor) = self.tensor(slot, 0)? else { return Ok(None) };
-        let screened = !self.precise && tensor.dtype == DType::Q8_0 && tensor.rows() >= SCREENED_ROWS;
-        self.lay_out(tensor, 0..tensor.rows(), RowOrder::Natural, screened).map(Some)
-    }
-
     /// Lays some rows of a tensor out as a matrix of their own.
     pub(crate) fn rows_of(
         &mut self,
@@ -164,23 +149,9 @@ impl<'g> Loader<'g> {
         rows: Range<usize>,
         order: RowOrder,
     ) -> Result<Matrix> {
-        self.lay_out(tensor, rows, order, false)
-    }
-
-    fn lay_out(
-        &mut self,
-        tensor: &'g TensorInfo,
-        rows: Range<usize>,
-        order: RowOrder,
-        screened: bool,
-    ) -> Result<Matrix> {
         let k = tensor.row_len();
         let dtype = if self.precise { DType::F32 } else { tensor.dtype };
-        let packed = match screened {
-            true => matmul::screened_bytes(rows.len(), k).map(|(_, all)| all),
-            false => matmul::packed_bytes(dtype, rows.len(), k),
-        };
-        let laid = packed.and_then(|bytes| {
+        let laid = matmul::packed_bytes(dtype, rows.len(), k).and_then(|bytes| {
             Some((bytes, self.arena_bytes.checked_add(bytes)?.checked_next_multiple_of(ALIGN)?))
         });
         let Some((bytes, end)) = laid else {
@@ -189,7 +160,7 @@ impl<'g> Loader<'g> {
         };
         let range = self.arena_bytes..self.arena_bytes + bytes;
         self.arena_bytes = end;
-        let matrix = Matrix { dtype, rows: rows.len(), k, range, screened };
+        let matrix = Matrix { dtype, rows: rows.len(), k, range };
         self.jobs.push(Job { matrix: matrix.clone(), tensor, first_row: rows.start, order });
         Ok(matrix)
     }
@@ -206,12 +177,8 @@ impl<'g> Loader<'g> {
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::HugePage);
         for job in &self.jobs {
-            let Matrix { dtype, rows, k, range, screened } = job.matrix.clone();
-            let group = match screened {
-                true => matmul::screened_bytes(rows, k).map(|(group, _)| group),
-                false => matmul::group_bytes(dtype, k),
-            };
-            let Some(group) = group.filter(|g| *g > 0) else { continue };
+            let Matrix { dtype, rows, k, range } = job.matrix.clone();
+            let Some(group) = matmul::group_bytes(dtype, k).filter(|g| *g > 0) else { continue };
             let row_bytes = job.tensor.dtype.bytes_of(k).unwrap_or(0);
             let data = self.gguf.data(job.tensor);
             let Some(data) = data.get(job.first_row * row_bytes..(job.first_row + rows) * row_bytes) else {
@@ -223,11 +190,7 @@ impl<'g> Loader<'g> {
             let (step, task) = (at_once(STEP_BYTES), at_once(TASK_BYTES));
             for (i, out) in out.chunks_mut(step * group).enumerate() {
                 pool.chunks(out, task * group, &|t, out| {
-                    let first = i * step + t * task;
-                    match screened {
-                        true => matmul::pack_screened(from, first, out),
-                        false => matmul::pack_rows(from, dtype, first, out),
-                    }
+                    matmul::pack_rows(from, dtype, i * step + t * task, out)
                 });
                 let done = |groups: usize| (job.first_row + groups * matmul::GROUP) * row_bytes;
                 self.gguf.release(job.tensor, done(i * step)..done((i + 1) * step));

@@ -24,7 +24,6 @@ pub use logprobs::{TokenLogprob, logprob, top_logprobs};
 use filters::{Candidate, weight};
 use penalties::Penalties;
 use rng::Rng;
-use smallmind_kernels::matmul::MAX_TOP;
 use std::hash::{BuildHasher, Hasher};
 
 /// The longest history that penalties may look at.
@@ -193,15 +192,6 @@ impl Sampler {
     /// The seed in use: passing it in [`SamplingParams::seed`] draws the same tokens again.
     pub fn seed(&self) -> u64 {
         self.seed
-    }
-
-    /// How many of the largest logits decide the choice, where that is a number known beforehand: `sample` then gives the
-    /// same token when all smaller ones are -inf.
-    pub fn top(&self) -> Option<usize> {
-        let SamplingParams { temperature, top_k, ref logit_bias, .. } = self.params;
-        let k = if temperature == 0.0 { 1 } else { top_k };
-        let plain = self.penalties.is_off() && logit_bias.is_empty();
-        (plain && (1..=MAX_TOP.min(self.vocab)).contains(&k)).then_some(k)
     }
 
     /// Adds a token to the history that penalties look at: each of the prompt and each that was sampled.

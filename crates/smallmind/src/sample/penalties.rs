@@ -34,11 +34,6 @@ impl Penalties {
         }
     }
 
-    /// Whether no logit is ever lowered.
-    pub(super) fn is_off(&self) -> bool {
-        self.last_n == 0
-    }
-
     /// Remembers a token, forgets the oldest.
     pub(super) fn accept(&mut self, token: u32) {
         if self.recent.len() < self.last_n {

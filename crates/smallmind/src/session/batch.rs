@@ -26,11 +26,7 @@ impl Batch {
         if size == 0 {
             return Err(Error::Parameter("a batch holds at least one session".into()));
         }
-        Ok(Batch {
-            model: model.clone(),
-            scratch: Scratch::new(model.config(), model.plan(), size, model.threads()),
-            size,
-        })
+        Ok(Batch { model: model.clone(), scratch: Scratch::new(model.config(), model.plan(), size), size })
     }
 
     /// Appends one token to each session, `tokens[i]` to `sessions[i]`, and returns their logits: `[sessions, vocab]`.
@@ -63,12 +59,7 @@ impl Batch {
         let mut spans: Vec<Span<'_>> = sessions
             .iter_mut()
             .zip(tokens)
-            .map(|(s, token)| Span {
-                tokens: std::slice::from_ref(token),
-                kv: &mut s.kv,
-                logits: 1,
-                top: None,
-            })
+            .map(|(s, token)| Span { tokens: std::slice::from_ref(token), kv: &mut s.kv, logits: 1 })
             .collect();
         let logits = forward(self.model.pass(), &mut self.scratch, &mut spans, &mut Off);
         for (session, token) in sessions.iter_mut().zip(tokens) {

@@ -195,9 +195,7 @@ impl<P: Probe> Generation<'_, P> {
                 return Ok(self.end(Finish::Length, None));
             }
             self.session.reserve(1);
-            // Log-probabilities are of the whole distribution.
-            let top = self.sampler.top().filter(|_| self.options.logprobs == 0);
-            self.session.pass(&[token], 1, top, &mut self.probe);
+            self.session.pass(&[token], 1, &mut self.probe);
             self.pending = None;
         }
         let logits = self.session.logits_mut();
@@ -266,8 +264,6 @@ impl<P: Probe> Generation<'_, P> {
 impl<P: Probe> Drop for Generation<'_, P> {
     /// The last sampled token belongs to the conversation: the next prompt follows it, and computes it first.
     fn drop(&mut self) {
-        // They may be those of the likeliest tokens only.
-        self.session.logit_rows = 0;
         if let Some(token) = self.pending.take()
             && self.session.room() > 0
             && self.finish != Some(Finish::Cancelled)

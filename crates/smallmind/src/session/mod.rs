@@ -69,7 +69,7 @@ impl Session {
         Ok(Session {
             model: model.clone(),
             kv: KvCache::new(model.config(), precision, chunk),
-            scratch: Scratch::new(model.config(), model.plan(), chunk, model.threads()),
+            scratch: Scratch::new(model.config(), model.plan(), chunk),
             tokens: Vec::new(),
             context,
             logit_rows: 0,
@@ -145,7 +145,7 @@ impl Session {
             if cancelled() {
                 return Ok(false);
             }
-            self.pass(chunk, usize::from(i + 1 == chunks), None, probe);
+            self.pass(chunk, usize::from(i + 1 == chunks), probe);
         }
         Ok(true)
     }
@@ -156,19 +156,13 @@ impl Session {
             && let Some(token) = self.tokens.pop()
         {
             self.reserve(1);
-            self.pass(&[token], 0, None, &mut Off);
+            self.pass(&[token], 0, &mut Off);
         }
     }
 
-    /// One forward pass over tokens that were checked and have room. `top` as in [`Span`].
-    pub(crate) fn pass<P: Probe>(
-        &mut self,
-        tokens: &[u32],
-        logits: usize,
-        top: Option<usize>,
-        probe: &mut P,
-    ) {
-        let mut spans = [Span { tokens, kv: &mut self.kv, logits, top }];
+    /// One forward pass over tokens that were checked and have room.
+    pub(crate) fn pass<P: Probe>(&mut self, tokens: &[u32], logits: usize, probe: &mut P) {
+        let mut spans = [Span { tokens, kv: &mut self.kv, logits }];
         forward(self.model.pass(), &mut self.scratch, &mut spans, probe);
         self.logit_rows = logits;
         self.tokens.extend_from_slice(tokens);
@@ -200,11 +194,11 @@ impl Session {
         self.reserve(last.len());
         self.catch_up();
         self.scratch.reserve(self.model.config(), last.len(), self.tokens.len() + last.len(), rows);
-        self.pass(last, rows, None, &mut Off);
+        self.pass(last, rows, &mut Off);
         Ok(self.logits_mut())
     }
 
-    /// The logits that the last prefill or score left, `[rows, vocab]`; empty before the first and after a generation.
+    /// The logits that the last pass left, `[rows, vocab]`; empty before the first.
     pub fn logits_mut(&mut self) -> &mut [f32] {
         let n = self.logit_rows * self.model.config().vocab;
         &mut self.scratch.logits[..n]
