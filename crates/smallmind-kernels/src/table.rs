@@ -18,7 +18,6 @@ use crate::isa::{
 #[cfg(target_arch = "x86_64")]
 use crate::matmul;
 use crate::matmul::format::ActBlock;
-use crate::matmul::screen::{self, Search};
 use crate::matmul::tile::{self, Piece};
 use crate::ops::attention::{self, PageMut, PageTask, Partial};
 use crate::ops::{activation, elementwise, norm, quantize, rope};
@@ -28,8 +27,6 @@ pub struct Kernels {
     /// What `SMALLMIND_ISA` calls it.
     pub name: &'static str,
     pub(crate) matmul_piece: fn(&Piece<'_>),
-    pub(crate) screen: fn(&mut Search<'_>),
-    pub(crate) refine: fn(&mut Search<'_>),
     /// Quantizes one row to [`ActBlock`]s: `x`, then `act_blocks(x.len())` blocks.
     pub quantize: fn(&[f32], &mut [ActBlock]),
     /// Quantizes one row to 16 bits: `x`, then `2 · act_blocks(x.len())` blocks.
@@ -100,8 +97,6 @@ macro_rules! tables {
     ($($(#[$cfg:meta])* $table:ident, $isa:ident, $compiled:meta;)*) => {
         $($(#[$cfg])* kernel_table!($table, $isa, $compiled,
             matmul_piece = tile::piece: fn(p: &Piece<'_>);
-            screen = screen::screen: fn(s: &mut Search<'_>);
-            refine = screen::refine: fn(s: &mut Search<'_>);
             quantize = quantize::quantize: fn(x: &[f32], out: &mut [ActBlock]);
             quantize_wide = quantize::quantize_wide: fn(x: &[f32], out: &mut [ActBlock]);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);

@@ -294,11 +294,6 @@ impl<D: Dot> Isa for Two256<D> {
         unsafe { [_mm256_or_si256(a[0], b[0]), _mm256_or_si256(a[1], b[1])] }
     }
     #[inline(always)]
-    fn bxor(self, a: I, b: I) -> I {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { [_mm256_xor_si256(a[0], b[0]), _mm256_xor_si256(a[1], b[1])] }
-    }
-    #[inline(always)]
     fn bshl<const N: u32>(self, a: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {

@@ -254,11 +254,6 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_or_si512(a, b) }
     }
     #[inline(always)]
-    fn bxor(self, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { _mm512_xor_si512(a, b) }
-    }
-    #[inline(always)]
     fn bshl<const N: u32>(self, a: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_slli_epi16::<N>(a) }

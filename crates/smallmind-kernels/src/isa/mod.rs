@@ -75,7 +75,6 @@ pub(crate) trait Isa: Copy + 'static {
     fn bsplat(self, x: u8) -> Self::B;
     fn band(self, a: Self::B, b: Self::B) -> Self::B;
     fn bor(self, a: Self::B, b: Self::B) -> Self::B;
-    fn bxor(self, a: Self::B, b: Self::B) -> Self::B;
     /// Shifts 16-bit lanes left: mask the bits that cross bytes away.
     fn bshl<const N: u32>(self, a: Self::B) -> Self::B;
     /// Shifts 16-bit lanes right: mask the bits that cross bytes away.

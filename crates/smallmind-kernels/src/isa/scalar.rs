@@ -148,10 +148,6 @@ impl Isa for Scalar {
         std::array::from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
-    fn bxor(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
-        std::array::from_fn(|i| a[i] ^ b[i])
-    }
-    #[inline(always)]
     fn bshl<const N: u32>(self, a: [u8; 64]) -> [u8; 64] {
         lanes16(a, |x| x << N)
     }

@@ -18,7 +18,7 @@ const LEAST_TOKENS: usize = 32;
 #[allow(unsafe_code, reason = "hands on the proof that tiles may be used")]
 pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors: fn(&Piece<'_>)) {
     let fits = by_format!(p.w.dtype(), F => !matches!(F::MATRIX_UNIT, MatrixUnit::No), G => false);
-    if p.tokens < LEAST_TOKENS || !fits || p.w.is_screened() {
+    if p.tokens < LEAST_TOKENS || !fits {
         return vectors(p);
     }
     // SAFETY: the caller's promise.

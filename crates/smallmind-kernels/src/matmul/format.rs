@@ -48,8 +48,8 @@ impl ActBlock {
     }
 }
 
-pub(super) type Bytes = [u8; 64];
-pub(super) type Halves = [u16; GROUP];
+type Bytes = [u8; 64];
+type Halves = [u16; GROUP];
 
 /// Marks a type that is valid for any bit pattern and has no padding.
 ///
@@ -128,15 +128,13 @@ macro_rules! unit {
         #[derive(Clone, Copy)]
         #[repr(C, align(64))]
         pub(crate) struct $name { $(pub(crate) $field: $ty),* }
-        // SAFETY: integers and floats only, and the size below is the sum of the fields, so there is no padding.
-        #[allow(unsafe_code, reason = "the fields are plain numbers")]
+        // SAFETY: integers only, and the size below is the sum of the fields, so there is no padding.
+        #[allow(unsafe_code, reason = "the fields are integers only")]
         unsafe impl Pod for $name {}
         const _: () = assert!(size_of::<$name>() == $bytes $(- 0 * size_of::<$ty>())*);
         const _: () = assert!(0 $(+ size_of::<$ty>())* == $bytes);
     };
 }
-
-pub(super) use unit;
 
 unit!(
     /// Two blocks of Q8_0.
@@ -270,7 +268,7 @@ pub(super) fn dot_u7<I: Isa, const PARTS: usize>(
 
 /// [`dot_u7`] for signed weights.
 #[inline(always)]
-pub(super) fn dot_i8<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], x: &[ActBlock; PARTS]) -> I::I {
+fn dot_i8<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], x: &[ActBlock; PARTS]) -> I::I {
     let (init, zero) = (isa.isplat(-I::BIAS * sum(&x[0])), isa.isplat(0));
     let upper = if PARTS == 2 { isa.ishl::<8>(chains!(isa.dot_i8, zero, zero, w, x[0])) } else { zero };
     chains!(isa.dot_i8, init, upper, w, x[PARTS - 1])
@@ -310,7 +308,7 @@ pub(super) fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) 
 }
 
 #[inline(always)]
-pub(super) fn sum(x: &ActBlock) -> i32 {
+fn sum(x: &ActBlock) -> i32 {
     x.halves[0] + x.halves[1]
 }
 

@@ -45,12 +45,10 @@ pub(crate) mod float;
 pub(crate) mod format;
 pub(crate) mod kquant;
 mod pack;
-pub(crate) mod screen;
 pub(crate) mod tile;
 
 pub use format::{ActBlock, GROUP};
 pub use pack::{FileRows, RowOrder, pack_rows};
-pub use screen::{MAX_TOP, pack_screened};
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;
@@ -58,7 +56,6 @@ use crate::table::Kernels;
 use crate::threads::Pool;
 use float::{FloatFormat, FloatUnit};
 use format::{BLOCK, Format};
-use screen::Search;
 use tile::{OutPtr, Piece};
 
 /// Row groups of a matrix of `rows` rows.
@@ -79,12 +76,6 @@ pub fn packed_bytes(dtype: DType, rows: usize, k: usize) -> Option<usize> {
     group_bytes(dtype, k)?.checked_mul(groups(rows))
 }
 
-/// [`group_bytes`] of a screened matrix, and [`packed_bytes`] of one.
-pub fn screened_bytes(rows: usize, k: usize) -> Option<(usize, usize)> {
-    let group = screen::group_bytes(k)?;
-    Some((group, group.checked_mul(groups(rows))?))
-}
-
 /// Activation blocks that one token of `k` values needs.
 pub fn act_blocks(k: usize) -> usize {
     k.div_ceil(BLOCK).next_multiple_of(2)
@@ -102,7 +93,6 @@ pub struct PackedRef<'a> {
     rows: usize,
     k: usize,
     bytes: &'a [u8],
-    screened: bool,
 }
 
 impl<'a> PackedRef<'a> {
@@ -111,20 +101,7 @@ impl<'a> PackedRef<'a> {
         let fits = packed_bytes(dtype, rows, k) == Some(bytes.len())
             && bytes.as_ptr().addr().is_multiple_of(ALIGN)
             && k.is_multiple_of(dtype.block_len());
-        fits.then_some(PackedRef { dtype, rows, k, bytes, screened: false })
-    }
-
-    /// A view of a Q8_0 matrix that [`pack_screened`] packed; `None` where length or alignment is not that of the shape.
-    pub fn screened(rows: usize, k: usize, bytes: &'a [u8]) -> Option<PackedRef<'a>> {
-        let fits = screened_bytes(rows, k).is_some_and(|(_, all)| all == bytes.len())
-            && bytes.as_ptr().addr().is_multiple_of(ALIGN)
-            && k.is_multiple_of(DType::Q8_0.block_len());
-        fits.then_some(PackedRef { dtype: DType::Q8_0, rows, k, bytes, screened: true })
-    }
-
-    /// Whether [`top_outputs`] takes it.
-    pub fn is_screened(&self) -> bool {
-        self.screened
+        fits.then_some(PackedRef { dtype, rows, k, bytes })
     }
 
     /// The packed type: that of the file, or F32.
@@ -228,48 +205,6 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             start += bytes;
         }
     });
-}
-
-/// The `top` largest outputs of one token, exactly, and -inf (or the exact value) for all others: `out` is `[rows]`.
-///
-/// Every output that is among the `top` largest, or equal to the least of them, has the bits that [`matmul`] gives it.
-/// `blocks` are the token's quantized activations, `best` is room for `threads · top` floats.
-///
-/// # Panics
-/// Where a shape does not fit, as [`matmul`], or `top` is 0 or more than [`MAX_TOP`] or the rows.
-pub fn top_outputs(
-    kernels: &Kernels,
-    pool: &Pool,
-    w: PackedRef<'_>,
-    blocks: &[ActBlock],
-    top: usize,
-    best: &mut [f32],
-    out: &mut [f32],
-) {
-    let one = act_blocks(w.k());
-    let threads = pool.threads();
-    assert!(w.is_screened() && out.len() == w.rows(), "top_outputs: another matrix or output");
-    assert!([one, 2 * one].contains(&blocks.len()), "top_outputs: quantized input of another shape");
-    assert!((1..=MAX_TOP.min(w.rows())).contains(&top), "top_outputs: so many outputs are not there");
-    let best = &mut best[..threads * top];
-    best.fill(f32::NEG_INFINITY);
-    let norm = screen::norm(blocks, blocks.len() / one);
-    let count = groups(w.rows());
-    let whole = OutPtr(out.as_mut_ptr());
-    let search = |thread: usize| Search {
-        w,
-        groups: pool.share(count, thread),
-        blocks,
-        norm,
-        out: whole,
-        best: &mut [],
-        threshold: f32::NEG_INFINITY,
-    };
-    pool.chunks(best, top, &|thread, best| (kernels.screen)(&mut Search { best, ..search(thread) }));
-    // Rows without a lower bound (not a number) leave -inf here, and then all are computed.
-    best.sort_unstable_by(|a, b| b.total_cmp(a));
-    let threshold = best[top - 1];
-    pool.run(&|thread| (kernels.refine)(&mut Search { threshold, ..search(thread) }));
 }
 
 /// Most products in one [`matmul`] call: Q, K and V.

@@ -4,15 +4,15 @@
 
 use std::ops::Range;
 
+use super::PackedRef;
 use super::format::{self, ActBlock, Format, GROUP};
-use super::{PackedRef, screen};
 use crate::aligned::cast;
 use crate::isa::Isa;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
 pub(super) const PANEL: usize = 4;
 /// How far ahead of the multiplication weights are asked for, in bytes: measured best of 0, 1, 2 and 4 KB.
-pub(super) const PREFETCH_BYTES: usize = 2048;
+const PREFETCH_BYTES: usize = 2048;
 
 /// The output as threads see it: each writes only the rows of its own groups.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ impl Piece<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn quants(&self, token: usize) -> &[ActBlock] {
+    fn quants(&self, token: usize) -> &[ActBlock] {
         let stride = self.blocks.len() / self.tokens;
         &self.blocks[token * stride..(token + 1) * stride]
     }
@@ -91,9 +91,6 @@ impl Piece<'_> {
 /// Computes a piece: the one entry of the kernel table for every weight type.
 #[inline(always)]
 pub(crate) fn piece<I: Isa>(isa: I, p: &Piece<'_>) {
-    if p.w.is_screened() {
-        return screen::rows(isa, p);
-    }
     by_format!(p.w.dtype(), F => rows::<I, F>(isa, p), G => float::rows::<I, G>(isa, p));
 }
 
