@@ -2,16 +2,13 @@
 //!
 //! [`Pool::run`] calls one closure on every thread at once and returns when all are done: a fork and a join, each a
 //! few hundred nanoseconds while the workers spin, which they do for a moment after each job and then sleep. Where there
-//! are more threads than processors nobody spins: who waits would take the time of who works. And where a yield shows
-//! that other programs want the processor, waiting threads sleep for a while instead of yielding: who yields gets it
-//! back after the others' time slices, who sleeps when it is woken. What a thread computes is
+//! are more threads than processors nobody spins: who waits would take the time of who works. What a thread computes is
 //! decided by its index or by claiming the next task number; which thread computes a task never changes a bit of the
 //! result, because tasks write disjoint outputs and never share a sum.
 #![allow(unsafe_code, reason = "hands a borrowed closure to the workers for the length of one call")]
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 type Job = *const (dyn Fn(usize) + Sync);
 
@@ -19,10 +16,6 @@ type Job = *const (dyn Fn(usize) + Sync);
 const SPINS_BEFORE_YIELD: u32 = 500;
 /// Yields before a worker sleeps: a few hundred microseconds, longer than any gap inside one forward pass.
 const YIELDS_BEFORE_SLEEP: u32 = 300;
-/// A yield that takes longer gave the processor to somebody; alone it takes less than a microsecond.
-const SLOW_YIELD: Duration = Duration::from_micros(50);
-/// Waits that sleep without yielding after a slow yield: some tokens' worth, then it is tried again.
-const WAITS_WHILE_CROWDED: u32 = 1000;
 
 struct Shared {
     /// Counts jobs; a worker that sees a new value takes the job.
@@ -38,10 +31,7 @@ struct Shared {
     asleep: AtomicUsize,
     /// Whether waiting threads spin and yield before they sleep.
     spins: bool,
-    /// Waits left that do not yield.
-    crowded: AtomicU32,
-    /// Whether the caller sleeps until `busy` is 0, and what wakes it.
-    caller_waits: AtomicBool,
+    /// Tells a caller who does not spin that `busy` is 0.
     done: Condvar,
 }
 
@@ -51,39 +41,6 @@ struct Shared {
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is only used during the call that set it.
 unsafe impl Send for Shared {}
-
-impl Shared {
-    /// Waits a moment, spinning and then yielding as long as that is kind to others, for what another thread does.
-    fn comes_soon(&self, ready: impl Fn() -> bool) -> bool {
-        if !self.spins {
-            return ready();
-        }
-        for _ in 0..SPINS_BEFORE_YIELD {
-            if ready() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let crowded = self.crowded.load(Ordering::Relaxed);
-        if crowded > 0 {
-            // Threads may count over each other: the number is no more than a hint.
-            self.crowded.store(crowded - 1, Ordering::Relaxed);
-            return ready();
-        }
-        for _ in 0..YIELDS_BEFORE_SLEEP {
-            if ready() {
-                return true;
-            }
-            let before = Instant::now();
-            std::thread::yield_now();
-            if before.elapsed() > SLOW_YIELD {
-                self.crowded.store(WAITS_WHILE_CROWDED, Ordering::Relaxed);
-                break;
-            }
-        }
-        ready()
-    }
-}
 
 /// A fixed set of threads, the caller among them.
 pub struct Pool {
@@ -123,8 +80,6 @@ impl Pool {
             wake: Condvar::new(),
             asleep: AtomicUsize::new(0),
             spins: threads <= cpus,
-            crowded: AtomicU32::new(0),
-            caller_waits: AtomicBool::new(false),
             done: Condvar::new(),
         });
         let mut pool = Pool { shared, gate: Mutex::new(()), workers: Vec::new() };
@@ -267,16 +222,18 @@ struct Join<'a>(&'a Shared);
 
 impl Drop for Join<'_> {
     fn drop(&mut self) {
-        if self.0.comes_soon(|| self.0.busy.load(Ordering::Acquire) == 0) {
+        if !self.0.spins {
+            let mut guard = lock(&self.0.sleepers);
+            while self.0.busy.load(Ordering::Acquire) > 0 {
+                guard = self.0.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
             return;
         }
-        let mut guard = lock(&self.0.sleepers);
-        self.0.caller_waits.store(true, Ordering::SeqCst);
-        // Sequentially consistent with the last worker's lowering of `busy` and its look at `caller_waits`.
-        while self.0.busy.load(Ordering::SeqCst) > 0 {
-            guard = self.0.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        let mut turns = 0u32;
+        while self.0.busy.load(Ordering::Acquire) > 0 {
+            turns += 1;
+            if turns < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
-        self.0.caller_waits.store(false, Ordering::SeqCst);
     }
 }
 
@@ -296,8 +253,8 @@ fn work(shared: &Shared, index: usize) {
                 shared.panicked.store(true, Ordering::Relaxed);
             }
         }
-        let last = shared.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && shared.caller_waits.load(Ordering::SeqCst) {
+        let last = shared.busy.fetch_sub(1, Ordering::Release) == 1;
+        if last && !shared.spins {
             // The lock: the caller is either before its look at `busy` or already waiting.
             drop(lock(&shared.sleepers));
             shared.done.notify_one();
@@ -307,8 +264,13 @@ fn work(shared: &Shared, index: usize) {
 
 /// Waits for an epoch other than `seen`: spinning, then yielding, then asleep.
 fn next_epoch(shared: &Shared, seen: u32) -> u32 {
-    if shared.comes_soon(|| shared.epoch.load(Ordering::Acquire) != seen) {
-        return shared.epoch.load(Ordering::Acquire);
+    let turns = if shared.spins { SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP } else { 0 };
+    for turn in 0..turns {
+        let epoch = shared.epoch.load(Ordering::Acquire);
+        if epoch != seen {
+            return epoch;
+        }
+        if turn < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
     let mut guard = lock(&shared.sleepers);
     shared.asleep.fetch_add(1, Ordering::SeqCst);
