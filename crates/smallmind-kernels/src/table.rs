@@ -17,7 +17,7 @@ use crate::isa::{
 };
 #[cfg(target_arch = "x86_64")]
 use crate::matmul;
-use crate::matmul::format::ActBlock;
+use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Piece};
 use crate::ops::attention::{self, PageMut, PageTask, Partial};
 use crate::ops::{activation, elementwise, norm, quantize, rope};
@@ -27,10 +27,9 @@ pub struct Kernels {
     /// What `SMALLMIND_ISA` calls it.
     pub name: &'static str,
     pub(crate) matmul_piece: fn(&Piece<'_>),
-    /// Quantizes one row to [`ActBlock`]s: `x`, then `act_blocks(x.len())` blocks.
-    pub quantize: fn(&[f32], &mut [ActBlock]),
-    /// Quantizes one row to 16 bits: `x`, then `2 · act_blocks(x.len())` blocks.
-    pub quantize_wide: fn(&[f32], &mut [ActBlock]),
+    /// Quantizes one row of a tile of activations: `x`, the tile's height, the row in it, and the tile's blocks,
+    /// `[act_blocks(x.len()), height]`.
+    pub quantize: fn(&[f32], usize, usize, &mut [ActQuants], &mut [ActMeta]),
     /// RMSNorm of one row: `x`, weight, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// LayerNorm of one row: `x`, weight, bias, eps, out.
@@ -97,8 +96,7 @@ macro_rules! tables {
     ($($(#[$cfg:meta])* $table:ident, $isa:ident, $compiled:meta;)*) => {
         $($(#[$cfg])* kernel_table!($table, $isa, $compiled,
             matmul_piece = tile::piece: fn(p: &Piece<'_>);
-            quantize = quantize::quantize: fn(x: &[f32], out: &mut [ActBlock]);
-            quantize_wide = quantize::quantize_wide: fn(x: &[f32], out: &mut [ActBlock]);
+            quantize = quantize::quantize: fn(x: &[f32], height: usize, row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             rope = rope::rope: fn(x: &mut [f32], cos: &[f32], sin: &[f32]);

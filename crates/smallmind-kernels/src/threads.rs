@@ -159,23 +159,27 @@ impl Pool {
         b_len: usize,
         f: &(dyn Fn(usize, &mut [A], &mut [B]) + Sync),
     ) {
+        self.chunks3((a, a_len), (b, b_len), (&mut [(); 0], 0), &|i, a, b, _| f(i, a, b));
+    }
+
+    /// [`Pool::chunks`] over three slices side by side, each with the length of its chunks: chunk `i` of all goes to one
+    /// call. All but the first may be empty.
+    pub fn chunks3<A: Send, B: Send, C: Send>(
+        &self,
+        (a, a_len): (&mut [A], usize),
+        (b, b_len): (&mut [B], usize),
+        (c, c_len): (&mut [C], usize),
+        f: &(dyn Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync),
+    ) {
         if a_len == 0 {
             return;
         }
-        let (a_total, b_total) = (a.len(), b.len());
-        let (a, b) = (Parts(a.as_mut_ptr()), Parts(b.as_mut_ptr()));
-        self.tasks(a_total.div_ceil(a_len), &|i| {
-            let (a_from, b_from) = (i * a_len, (i * b_len).min(b_total));
-            let (a_to, b_to) = ((a_from + a_len).min(a_total), (b_from + b_len).min(b_total));
-            // SAFETY: task numbers are claimed once each, so the ranges, which lie within the slices that this call
-            // borrows mutably for its whole length, are disjoint between calls of `f`.
-            let (a, b) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(a.at(a_from), a_to - a_from),
-                    std::slice::from_raw_parts_mut(b.at(b_from), b_to - b_from),
-                )
-            };
-            f(i, a, b);
+        let tasks = a.len().div_ceil(a_len);
+        let (a, b, c) = (Parts::of(a, a_len), Parts::of(b, b_len), Parts::of(c, c_len));
+        self.tasks(tasks, &|i| {
+            // SAFETY: task numbers are claimed once each, and this call borrows the slices mutably for its whole length.
+            let (a, b, c) = unsafe { (a.chunk(i), b.chunk(i), c.chunk(i)) };
+            f(i, a, b, c);
         });
     }
 
@@ -199,17 +203,30 @@ impl Drop for Pool {
     }
 }
 
-/// The start of a slice that tasks take disjoint parts of.
-struct Parts<T>(*mut T);
-// SAFETY: used only by `chunks2`, whose tasks take disjoint parts of a slice of `Send` values.
+/// A slice that tasks take disjoint parts of.
+struct Parts<T> {
+    start: *mut T,
+    len: usize,
+    chunk: usize,
+}
+// SAFETY: used only by `chunks3`, whose tasks take disjoint parts of a slice of `Send` values.
 unsafe impl<T: Send> Sync for Parts<T> {}
 
 impl<T> Parts<T> {
+    fn of(slice: &mut [T], chunk: usize) -> Self {
+        Parts { start: slice.as_mut_ptr(), len: slice.len(), chunk }
+    }
+
+    /// Chunk `i`, shorter or empty at the end.
+    ///
     /// # Safety
-    /// `offset` lies within the slice or at its end.
-    unsafe fn at(&self, offset: usize) -> *mut T {
-        // SAFETY: the caller's promise.
-        unsafe { self.0.add(offset) }
+    /// The slice is borrowed mutably for as long as the result is used, and nobody else uses this chunk.
+    #[allow(clippy::mut_from_ref, reason = "disjoint, by the caller's promise")]
+    unsafe fn chunk(&self, i: usize) -> &mut [T] {
+        let from = (i * self.chunk).min(self.len);
+        let to = (from + self.chunk).min(self.len);
+        // SAFETY: within the slice; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(from), to - from) }
     }
 }
 

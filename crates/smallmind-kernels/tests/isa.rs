@@ -13,9 +13,9 @@ mod support;
 use std::ops::Range;
 
 use smallmind_kernels::attention::{PAGE, Partial, padded};
-use smallmind_kernels::matmul::{ActBlock, act_blocks};
+use smallmind_kernels::matmul::{QuantizedActs, act_blocks};
 use smallmind_kernels::{Kernels, available};
-use support::{Page, Random, adversarial, assert_bits, scalar_and_others};
+use support::{Page, Quantized, Random, adversarial, assert_bits, scalar_and_others};
 
 const EPS: f64 = f32::EPSILON as f64;
 const LENGTHS: [usize; 12] = [0, 1, 15, 16, 17, 31, 32, 33, 64, 100, 576, 1000];
@@ -76,88 +76,56 @@ fn rope_has_the_same_bits_on_every_isa_for_whole_and_partial_heads() {
     }
 }
 
-fn quantized(kernels: &Kernels, x: &[f32], blocks: usize) -> Vec<ActBlock> {
-    // A row that was used before: every block must be written.
-    let mut used = vec![ActBlock::ZERO; blocks];
-    (kernels.quantize)(&vec![1.0; blocks * 32], &mut used);
-    (kernels.quantize)(x, &mut used);
-    used
-}
-
-/// All that blocks hold, as floats.
-fn contents(blocks: &[ActBlock]) -> Vec<f32> {
+/// All that the blocks of one token hold, as floats.
+fn contents(q: &Quantized, k: usize) -> Vec<f32> {
+    let acts = QuantizedActs::new(1, k, &q.quants, &q.metas).unwrap();
     let mut all = Vec::new();
-    for block in blocks {
-        let (weighted, halves) = block.sums();
-        all.extend(block.quants().iter().map(|q| f32::from(*q)));
-        all.extend([block.scale(), weighted, halves[0] as f32, halves[1] as f32]);
+    for b in 0..act_blocks(k) {
+        let (quants, meta) = acts.block(0, b);
+        let (sum, halves) = meta.sums();
+        all.extend(quants.integers().iter().map(|q| *q as f32));
+        all.extend([meta.scale(), sum, halves[0] as f32, halves[1] as f32]);
     }
     all
 }
 
 #[test]
 fn quantized_activations_have_the_same_bits_on_every_isa() {
-    same_on_every_isa("quantize", |k, x, _| contents(&quantized(k, x, act_blocks(x.len()))));
+    same_on_every_isa("quantize", |k, x, _| {
+        if x.is_empty() { Vec::new() } else { contents(&Quantized::new(k, x, x.len()), x.len()) }
+    });
 }
 
 #[test]
-fn sixteen_bit_activations_are_the_contracts_on_every_isa_and_256_times_closer() {
-    for n in LENGTHS {
+fn quantized_activations_are_the_nearest_integers_of_the_contract_wherever_they_stand() {
+    for n in LENGTHS.into_iter().filter(|n| *n > 0) {
         for (name, x) in adversarial(n, 3) {
-            for isa in available() {
-                let mut blocks = vec![ActBlock::ZERO; 2 * act_blocks(n)];
-                (isa.quantize_wide)(&x, &mut blocks);
-                let expected = support::contract::quantized_wide(&x);
-                for (b, parts) in blocks.chunks_exact(2).enumerate() {
-                    let context = format!("{name}, {n}, block {b} on {}", isa.name);
-                    let q: Vec<i32> = std::iter::zip(parts[0].quants(), parts[1].quants())
-                        .map(|(hi, lo)| 256 * i32::from(*hi) + i32::from(*lo))
-                        .collect();
-                    let (d, want) = expected.get(b).map_or((0.0, [0; 32]), |e| (e.d, e.q));
-                    assert_eq!((parts[0].scale(), &q[..]), (d, &want[..]), "{context}");
-                    let halves = [q[..16].iter().sum::<i32>(), q[16..].iter().sum::<i32>()];
-                    assert_eq!(parts[0].sums(), (d * (halves[0] + halves[1]) as f32, halves), "{context}");
-                    let step = f64::from(d);
-                    for (i, x) in x.iter().skip(32 * b).take(32).enumerate().filter(|_| step > 1e-36) {
-                        // Half a step, one more where the lower part was cut, and the roundings of the scale and of the
-                        // product.
-                        let cut = if parts[1].quants()[i].abs() == 127 { 1.5 } else { 0.5 };
-                        let bound = step * cut + f64::from(x.abs()) * 4.0 * EPS;
-                        let error = (f64::from(*x) - step * f64::from(q[i])).abs();
-                        assert!(error <= bound, "{context}: {x:e}");
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn quantized_activations_are_the_nearest_integers_of_the_contract() {
-    for n in LENGTHS {
-        for (name, x) in adversarial(n, 3) {
-            for isa in available() {
-                let blocks = quantized(isa, &x, act_blocks(n));
-                assert_eq!(blocks.len() % 2, 0, "blocks come in pairs");
+            for (isa, tokens) in
+                available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3), (isa, 7), (isa, 21)])
+            {
+                let q = Quantized::new(isa, &x.repeat(tokens), n);
+                let acts = QuantizedActs::new(tokens, n, &q.quants, &q.metas).unwrap();
                 let expected = support::contract::quantized(&x);
-                for (b, block) in blocks.iter().enumerate() {
-                    let context = format!("{name}, {n} values, block {b} on {}", isa.name);
-                    let q: Vec<i32> = block.quants().iter().map(|q| i32::from(*q)).collect();
-                    let (weighted, halves) = block.sums();
+                for (t, b) in (0..tokens).flat_map(|t| (0..act_blocks(n)).map(move |b| (t, b))) {
+                    let context =
+                        format!("{name}, {n} values, token {t} of {tokens}, block {b} on {}", isa.name);
+                    let (quants, meta) = acts.block(t, b);
+                    let q = quants.integers();
+                    let (sum, halves) = meta.sums();
                     assert_eq!(halves[0], q[..16].iter().sum::<i32>(), "{context}");
                     assert_eq!(halves[1], q[16..].iter().sum::<i32>(), "{context}");
-                    assert_eq!(weighted, block.scale() * (halves[0] + halves[1]) as f32, "{context}");
+                    assert_eq!(sum, (halves[0] + halves[1]) as f32, "{context}");
                     let Some(expected) = expected.get(b) else {
-                        assert_eq!((block.scale(), q), (0.0, vec![0; 32]), "{context}: padding is zero");
+                        assert_eq!((meta.scale(), q), (0.0, [0; 32]), "{context}: padding is zero");
                         continue;
                     };
-                    assert_eq!((block.scale(), &q[..]), (expected.d, &expected.q[..]), "{context}");
+                    assert_eq!((meta.scale(), q), (expected.d, expected.q), "{context}");
                     // Half a step, and the roundings of the scale and of the product.
-                    if block.scale() > 1e-38 {
+                    if meta.scale() > 1e-37 {
                         for (q, x) in q.iter().zip(&x[b * 32..]) {
-                            let step = f64::from(block.scale());
+                            let step = f64::from(meta.scale());
                             let error = (f64::from(*x) - step * f64::from(*q)).abs();
-                            assert!(error <= step * (0.5 + 127.0 * 2.0 * EPS), "{context}: {x:e}");
+                            assert!(error <= step * (0.5 + 1_016.0 * 2.0 * EPS), "{context}: {x:e}");
                         }
                     }
                 }
@@ -454,8 +422,10 @@ fn nan_stays_nan_and_infinities_break_no_operation() {
                     in_place(&x, |out| (isa.layer_norm)(&x, &ones, &ones, 1e-6, out)),
                 ];
                 assert!(norms.iter().all(|out| out[at].is_nan()), "{context}");
-                let blocks = quantized(isa, &x, act_blocks(n));
-                assert!(blocks.iter().all(|b| b.quants().iter().all(|q| *q >= -127)), "{context}");
+                let q = Quantized::new(isa, &x, n);
+                let acts = QuantizedActs::new(1, n, &q.quants, &q.metas).unwrap();
+                let parts = (0..act_blocks(n)).flat_map(|b| acts.block(0, b).0.parts());
+                assert!(parts.into_iter().all(|q| q >= -127), "{context}");
 
                 let mut page = Page::f32(n);
                 page.write(isa, 0, &x, &ones);

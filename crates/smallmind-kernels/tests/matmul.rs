@@ -12,17 +12,16 @@ mod support;
 
 use proptest::prelude::*;
 use smallmind_kernels::matmul::{
-    ActBlock, Acts, FileRows, Product, RowOrder, act_blocks, group_bytes, groups, matmul, pack_rows,
-    packed_bytes,
+    Acts, FileRows, Product, RowOrder, group_bytes, groups, matmul, pack_rows, packed_bytes,
 };
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{DType, Kernels, available, quant};
 use support::contract::{self, Row};
 use support::weights::{self, Fill, Matrix, Scales};
-use support::{Aligned, Random, assert_bits};
+use support::{Aligned, Quantized, Random, assert_bits};
 
 const ROWS: [usize; 6] = [1, 15, 16, 17, 48, 100];
-/// Matrix units take sixteens of tokens from 32 on, and leave the rest.
+/// Matrix units take 7 tokens and more, in sixteens.
 const TOKENS: [usize; 11] = [1, 2, 3, 4, 5, 7, 8, 9, 16, 32, 49];
 const MOST_TOKENS: usize = 49;
 
@@ -31,46 +30,38 @@ fn lengths(dtype: DType) -> Vec<usize> {
     [1, 17, 32, 64, 96, 100, 256, 512, 576].into_iter().filter(|k| k % dtype.block_len() == 0).collect()
 }
 
-/// Activations of `tokens` tokens, both ways.
+/// Activations of `tokens` tokens.
 struct Input {
     k: usize,
-    /// 1 for 8-bit activations, 2 for 16-bit ones.
-    parts: usize,
     x: Vec<f32>,
-    blocks: Vec<ActBlock>,
 }
 
 impl Input {
-    fn new(kernels: &Kernels, k: usize, x: Vec<f32>) -> Input {
-        Input::of_parts(kernels, k, x, 1)
+    fn random(tokens: usize, k: usize, r: &mut Random) -> Input {
+        Input { k, x: (0..tokens * k).map(|_| 4.0 * r.unit()).collect() }
     }
 
-    fn of_parts(kernels: &Kernels, k: usize, x: Vec<f32>, parts: usize) -> Input {
-        let per_token = act_blocks(k) * parts;
-        let mut blocks = vec![ActBlock::ZERO; x.len() / k * per_token];
-        let quantize = if parts == 1 { kernels.quantize } else { kernels.quantize_wide };
-        for (x, blocks) in x.chunks_exact(k).zip(blocks.chunks_exact_mut(per_token)) {
-            quantize(x, blocks);
-        }
-        Input { k, parts, x, blocks }
-    }
-
-    fn random(kernels: &Kernels, tokens: usize, k: usize, r: &mut Random) -> Input {
-        Input::new(kernels, k, (0..tokens * k).map(|_| 4.0 * r.unit()).collect())
-    }
-
-    /// Some tokens of it.
-    fn acts(&self, first: usize, tokens: usize) -> Acts<'_> {
-        let per_token = act_blocks(self.k) * self.parts;
-        Acts {
-            tokens,
-            x: &self.x[first * self.k..(first + tokens) * self.k],
-            blocks: &self.blocks[first * per_token..(first + tokens) * per_token],
-        }
+    /// Some tokens of it, both ways.
+    fn some(&self, first: usize, tokens: usize) -> Tokens<'_> {
+        let x = &self.x[first * self.k..(first + tokens) * self.k];
+        Tokens { tokens, x, quantized: Quantized::new(available()[0], x, self.k) }
     }
 
     fn token(&self, t: usize) -> &[f32] {
         &self.x[t * self.k..(t + 1) * self.k]
+    }
+}
+
+/// Some tokens of an [`Input`].
+struct Tokens<'a> {
+    tokens: usize,
+    x: &'a [f32],
+    quantized: Quantized,
+}
+
+impl Tokens<'_> {
+    fn acts(&self) -> Acts<'_> {
+        Acts { tokens: self.tokens, x: self.x, quants: &self.quantized.quants, metas: &self.quantized.metas }
     }
 }
 
@@ -88,7 +79,7 @@ fn by_contract(w: &Matrix, input: &Input, precise: bool, order: RowOrder) -> Vec
         (0..w.rows).map(|r| Row::new(w.dtype, w.row(order.source(r)), w.k, precise)).collect();
     let mut out = Vec::new();
     for x in input.x.chunks_exact(w.k) {
-        let blocks = if input.parts == 1 { contract::quantized(x) } else { contract::quantized_wide(x) };
+        let blocks = contract::quantized(x);
         out.extend(rows.iter().map(|row| row.dot(x, &blocks)));
     }
     out
@@ -96,27 +87,18 @@ fn by_contract(w: &Matrix, input: &Input, precise: bool, order: RowOrder) -> Vec
 
 /// Every ISA, every batch size and each token alone give the bits of the contract.
 fn gives_the_contracts_bits(w: &Matrix, x: Vec<f32>) {
-    let pool = Pool::new(1).unwrap();
-    for parts in [1, 2] {
-        let input = Input::of_parts(available()[0], w.k, x.clone(), parts);
-        bits_of_the_contract(w, &input, &pool);
-    }
-}
-
-fn bits_of_the_contract(w: &Matrix, input: &Input, pool: &Pool) {
-    let parts = input.parts;
-    let expected = by_contract(w, input, false, RowOrder::Natural);
+    let pool = &Pool::new(1).unwrap();
+    let input = Input { k: w.k, x };
+    let expected = by_contract(w, &input, false, RowOrder::Natural);
     for kernels in available() {
-        let context = |what: String| {
-            format!("{} [{}, {}], {parts} parts, {what} on {}", w.dtype, w.rows, w.k, kernels.name)
-        };
+        let context = |what: String| format!("{} [{}, {}], {what} on {}", w.dtype, w.rows, w.k, kernels.name);
         for (t, expected) in expected.chunks_exact(w.rows).enumerate() {
-            let alone = product(kernels, pool, w, input.acts(t, 1));
+            let alone = product(kernels, pool, w, input.some(t, 1).acts());
             assert_bits(&alone, expected, || context(format!("token {t} alone")));
         }
         for tokens in TOKENS {
             let first = MOST_TOKENS - tokens;
-            let batch = product(kernels, pool, w, input.acts(first, tokens));
+            let batch = product(kernels, pool, w, input.some(first, tokens).acts());
             assert_bits(&batch, &expected[first * w.rows..], || context(format!("{tokens} tokens")));
         }
     }
@@ -191,8 +173,8 @@ fn products_are_within_3_units_per_term_of_the_product_in_f64() {
     for_every_shape(4, |dtype, rows, k, r| {
         let kernels = available()[0];
         let w = Matrix::random(dtype, rows, k, r);
-        let input = Input::random(kernels, 3, k, r);
-        let found = product(kernels, &pool, &w, input.acts(0, 3));
+        let input = Input::random(3, k, r);
+        let found = product(kernels, &pool, &w, input.some(0, 3).acts());
         for (t, found) in found.chunks_exact(rows).enumerate() {
             let blocks = contract::quantized(input.token(t));
             for (row, found) in found.iter().enumerate() {
@@ -216,16 +198,16 @@ fn quantized_products_are_near_the_product_with_unquantized_activations() {
         let mut r = Random::new(5);
         let kernels = available()[0];
         let w = Matrix::random(dtype, rows, k, &mut r);
-        let input = Input::random(kernels, 1, k, &mut r);
-        let found = product(kernels, &pool, &w, input.acts(0, 1));
+        let input = Input::random(1, k, &mut r);
+        let found = product(kernels, &pool, &w, input.some(0, 1).acts());
         for (row, found) in found.iter().enumerate() {
             let mut values = vec![0.0; k];
             quant::dequantize(dtype, w.row(row), &mut values).unwrap();
             let pairs = || values.iter().zip(&input.x).map(|(w, x)| f64::from(*w) * f64::from(*x));
-            // Each activation is wrong by up to half of 1/127 of the largest, here 4.
+            // Each activation is wrong by up to half of 1/1,016 of the largest, here 4.
             let size: f64 = values.iter().map(|w| f64::from(*w).abs() * 4.0).sum();
             let error = (f64::from(*found) - pairs().sum::<f64>()).abs();
-            assert!(error <= size * 0.51 / 127.0, "{dtype} row {row}: {found} is wrong by {error}");
+            assert!(error <= size * 0.51 / 1_016.0, "{dtype} row {row}: {found} is wrong by {error}");
         }
     }
 }
@@ -237,10 +219,10 @@ fn weights_packed_as_f32_give_the_bits_of_the_dequantized_chain() {
         let file = weights::file(dtype, rows, k, Fill::Random, Scales::Usual, r);
         let w = Matrix::packed_as(dtype, DType::F32, rows, k, file, RowOrder::Natural);
         let x = (0..5 * k).map(|_| r.unit()).collect();
-        let input = Input::new(available()[0], k, x);
+        let input = Input { k, x };
         let expected = by_contract(&w, &input, true, RowOrder::Natural);
         for kernels in available() {
-            let found = product(kernels, &pool, &w, input.acts(0, 5));
+            let found = product(kernels, &pool, &w, input.some(0, 5).acts());
             assert_bits(&found, &expected, || format!("{dtype} [{rows}, {k}] as F32 on {}", kernels.name));
         }
         // And the chain is the product: a unit per step.
@@ -257,12 +239,12 @@ fn one_two_and_three_threads_give_the_same_bits() {
     let pools = [1, 2, 3].map(|n| Pool::new(n).unwrap());
     for_every_shape(7, |dtype, rows, k, r| {
         let w = Matrix::random(dtype, rows, k, r);
-        let input = Input::random(available()[0], 9, k, r);
+        let input = Input::random(9, k, r);
         for kernels in available() {
             let [one, two, three] = &pools;
-            let expected = product(kernels, one, &w, input.acts(0, 9));
+            let expected = product(kernels, one, &w, input.some(0, 9).acts());
             for pool in [two, three] {
-                let found = product(kernels, pool, &w, input.acts(0, 9));
+                let found = product(kernels, pool, &w, input.some(0, 9).acts());
                 assert_bits(&found, &expected, || format!("{dtype} [{rows}, {k}] with {pool:?}"));
             }
         }
@@ -275,8 +257,8 @@ fn a_bias_is_added_and_a_residual_kept_and_what_lies_between_rows_is_untouched()
     for_every_shape(8, |dtype, rows, k, r| {
         let (kernels, tokens, stride) = (available()[0], 6, rows + 3);
         let w = Matrix::random(dtype, rows, k, r);
-        let input = Input::random(kernels, tokens, k, r);
-        let plain = product(kernels, &pool, &w, input.acts(0, tokens));
+        let input = Input::random(tokens, k, r);
+        let plain = product(kernels, &pool, &w, input.some(0, tokens).acts());
         let bias = r.units(rows);
         let before = r.units(tokens * stride);
         for kernels in available() {
@@ -289,7 +271,7 @@ fn a_bias_is_added_and_a_residual_kept_and_what_lies_between_rows_is_untouched()
                     stride,
                     accumulate,
                 };
-                matmul(kernels, &pool, input.acts(0, tokens), &mut [p]);
+                matmul(kernels, &pool, input.some(0, tokens).acts(), &mut [p]);
                 let expected: Vec<f32> = (0..tokens * stride)
                     .map(|i| {
                         let (t, row) = (i / stride, i % stride);
@@ -323,7 +305,7 @@ fn three_products_in_one_call_have_the_bits_of_three_calls() {
             // Very unlike sizes too: a thread's share may end within any of them.
             let shapes = [(all[i], 100), (all[(i + 4) % all.len()], 17), (all[(i + 7) % all.len()], 1)];
             let ws = shapes.map(|(dtype, rows)| Matrix::random(dtype, rows, k, &mut r));
-            let input = Input::random(available()[0], 5, k, &mut r);
+            let input = Input::random(5, k, &mut r);
             let bias = r.units(17);
             for kernels in available() {
                 let mut outs = ws.each_ref().map(|w| vec![f32::NAN; 5 * w.rows]);
@@ -338,9 +320,9 @@ fn three_products_in_one_call_have_the_bits_of_three_calls() {
                         accumulate: false,
                     })
                     .collect();
-                matmul(kernels, &pool, input.acts(0, 5), &mut products);
+                matmul(kernels, &pool, input.some(0, 5).acts(), &mut products);
                 for (w, out) in ws.iter().zip(&outs) {
-                    let mut expected = product(kernels, &pool, w, input.acts(0, 5));
+                    let mut expected = product(kernels, &pool, w, input.some(0, 5).acts());
                     if w.rows == 17 {
                         expected.iter_mut().zip(bias.iter().cycle()).for_each(|(v, b)| *v += b);
                     }
@@ -369,9 +351,9 @@ fn pairs_to_halves_puts_even_rows_of_a_head_before_odd_ones() {
             for packed in [dtype, DType::F32] {
                 let natural = Matrix::packed_as(dtype, packed, rows, k, file.clone(), RowOrder::Natural);
                 let reordered = Matrix::packed_as(dtype, packed, rows, k, file.clone(), order);
-                let input = Input::random(available()[0], 1, k, &mut r);
-                let from = product(available()[0], &pool, &natural, input.acts(0, 1));
-                let to = product(available()[0], &pool, &reordered, input.acts(0, 1));
+                let input = Input::random(1, k, &mut r);
+                let from = product(available()[0], &pool, &natural, input.some(0, 1).acts());
+                let to = product(available()[0], &pool, &reordered, input.some(0, 1).acts());
                 let expected: Vec<f32> = (0..rows).map(|row| from[order.source(row)]).collect();
                 assert_bits(&to, &expected, || format!("{dtype} as {packed}, {order:?}"));
             }
@@ -403,12 +385,12 @@ fn no_tokens_and_no_products_write_nothing() {
     let pool = Pool::new(2).unwrap();
     let w = Matrix::random(DType::Q4_0, 16, 32, &mut Random::new(12));
     for kernels in available() {
-        let acts = Acts { tokens: 0, x: &[], blocks: &[] };
+        let acts = Acts { tokens: 0, x: &[], quants: &[], metas: &[] };
         assert_eq!(product(kernels, &pool, &w, acts), []);
         let mut out = vec![2.5; 16];
         let p = Product { w: w.view(), bias: None, out: &mut out, stride: 16, accumulate: false };
         matmul(kernels, &pool, acts, &mut [p]);
-        matmul(kernels, &pool, Acts { tokens: 1, x: &[0.0; 32], blocks: &[] }, &mut []);
+        matmul(kernels, &pool, Acts { tokens: 1, x: &[0.0; 32], quants: &[], metas: &[] }, &mut []);
         assert_eq!(out, [2.5; 16]);
     }
 }
@@ -430,10 +412,10 @@ proptest! {
         let mut r = Random::new(seed);
         let w = Matrix::random(dtype, rows, k, &mut r);
         let pool = Pool::new(threads).unwrap();
-        let input = Input::random(available()[0], tokens, k, &mut r);
+        let input = Input::random(tokens, k, &mut r);
         let expected = by_contract(&w, &input, false, RowOrder::Natural);
         for kernels in available() {
-            let found = product(kernels, &pool, &w, input.acts(0, tokens));
+            let found = product(kernels, &pool, &w, input.some(0, tokens).acts());
             assert_bits(&found, &expected, || format!("{dtype} [{rows}, {k}], {tokens} tokens on {}", kernels.name));
         }
     }

@@ -1,52 +1,82 @@
 //! AMX: eight registers of up to 16 × 64 bytes, and one instruction that multiplies 16 tokens by 16 rows. The
 //! operations are a trait with two implementations: the instructions, and plain Rust that means the same.
 //!
-//! Compilers offer the instructions as assembly only. No machine with AMX has run this yet; so before the instructions
-//! are offered, they must give what the plain implementation gives, in this process ([`Amx::detect`]).
+//! Compilers offer the instructions as assembly only, and know nothing of the registers: code that they generate never
+//! touches one, so what an instruction leaves in a register is there for the next. Before the instructions are offered,
+//! they must give what the plain implementation gives, in this process ([`Amx::detect`]).
 #![allow(unsafe_code, reason = "assembly, and loads with a stride as the hardware does them")]
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use super::Isa;
 use super::avx512::Avx512;
-use crate::matmul::format::ActBlock;
+use crate::matmul::acts::ActQuants;
 
-/// Tokens of one product.
-pub(crate) const TOKENS: usize = 16;
+/// Rows of a register, each of [`LINE`] bytes.
+pub(crate) const ROWS: usize = 16;
+/// Bytes of a row.
+const LINE: usize = 64;
 
-/// Weights of 16 rows and 32 values, interleaved as in the packed layouts.
-pub(crate) type Weights = [[u8; 64]; 8];
+/// What one register holds. Of weights, row `j` holds values `4j..4j + 4` of 16 outputs.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct TileBytes(pub(crate) [[u8; LINE]; ROWS]);
 
-/// Sums of 16 tokens and 16 rows.
+/// Sums of 16 tokens and 16 outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(crate) struct Sums(pub(crate) [[i32; 16]; TOKENS]);
+pub(crate) struct Sums(pub(crate) [[i32; 16]; ROWS]);
 
 impl Sums {
-    pub(crate) const ZERO: Sums = Sums([[0; 16]; TOKENS]);
+    pub(crate) const ZERO: Sums = Sums([[0; 16]; ROWS]);
 }
+
+/// 16 rows of 64 bytes side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct TileRef<'a>(*const u8, PhantomData<&'a u8>);
+
+impl<'a> From<&'a TileBytes> for TileRef<'a> {
+    #[inline(always)]
+    fn from(tile: &'a TileBytes) -> Self {
+        TileRef(std::ptr::from_ref(tile).cast(), PhantomData)
+    }
+}
+
+impl<'a> From<&'a [ActQuants; ROWS]> for TileRef<'a> {
+    #[inline(always)]
+    fn from(tile: &'a [ActQuants; ROWS]) -> Self {
+        TileRef(tile.as_ptr().cast(), PhantomData)
+    }
+}
+const _: () = assert!(size_of::<TileBytes>() == ROWS * LINE && size_of::<ActQuants>() == LINE);
 
 /// What a body that multiplies by tiles needs besides, to bring weights to memory and sums back.
 pub(crate) trait TileIsa: Isa {
     fn iload(self, x: &[i32; 16]) -> Self::I;
+    /// Bytes, wrapping.
+    fn bsub(self, a: Self::B, b: Self::B) -> Self::B;
     fn bstore(self, a: Self::B, out: &mut [u8; 64]);
 }
 
-/// Tile registers configured for this thread.
+/// The registers of this thread, by number.
 pub(crate) trait Tiles {
-    /// Configures the registers; dropping the value gives them back.
+    /// Configures eight registers of 16 × 64 bytes; dropping the value gives them back.
     ///
     /// # Safety
     /// The process may use the tile registers.
     unsafe fn configure() -> Self;
 
-    /// `out[t][r] = Σ_{j<8, i<4} w[j][4r + i] · x[t · stride].q[j][i]`, exact.
-    ///
-    /// # Panics
-    /// Where `x` has no block `15 · stride`.
-    fn multiply(&mut self, x: &[ActBlock], stride: usize, w: &Weights, signed: bool, out: &mut Sums);
+    /// Sets a register to zero.
+    fn zero<const C: usize>(&mut self);
+    /// Fills a register.
+    fn load<const R: usize>(&mut self, from: TileRef<'_>);
+    /// `C[t][r] += Σ_{j<16, i<4} A[t][4j + i] · B[j][4r + i]`, in 32 bits; bytes of A signed, of B as told.
+    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
+    /// Writes a register.
+    fn store<const C: usize>(&self, out: &mut Sums);
 }
 
 /// Operand of `ldtilecfg`.
@@ -59,72 +89,100 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Register 0: the sums. 1: 32 quants of 16 tokens. 2: the weights.
+/// All eight registers whole.
 static CONFIG: Config = {
     let mut c = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-    (c.rows[0], c.row_bytes[0]) = (16, 64);
-    (c.rows[1], c.row_bytes[1]) = (16, 32);
-    (c.rows[2], c.row_bytes[2]) = (8, 64);
+    let mut r = 0;
+    while r < 8 {
+        (c.rows[r], c.row_bytes[r]) = (ROWS as u8, LINE as u16);
+        r += 1;
+    }
     c
 };
-
-/// Bytes from one row of weights, or of sums, to the next.
-const LINE: usize = 64;
-
-/// The address of the first token's quants, and the bytes from one token to the next.
-#[inline(always)]
-fn rows_of(x: &[ActBlock], stride: usize) -> (*const u8, usize) {
-    assert!(x.len() > (TOKENS - 1) * stride, "tiles: too few activations");
-    (x.as_ptr().cast(), stride * size_of::<ActBlock>())
-}
-// A token's 32 quants are the first bytes of its block.
-const _: () = assert!(std::mem::offset_of!(ActBlock, q) == 0 && size_of::<ActBlock>() >= 32);
 
 /// The instructions.
 pub(crate) struct Hardware(
     /// The registers are this thread's.
-    std::marker::PhantomData<*const ()>,
+    PhantomData<*const ()>,
 );
+
+/// `asm!` for the register whose number a constant holds.
+macro_rules! by_register {
+    ($r:expr, |$name:ident| $asm:expr) => {
+        by_register!(@ $r, $name, $asm; 0 "0", 1 "1", 2 "2", 3 "3", 4 "4", 5 "5", 6 "6", 7 "7")
+    };
+    (@ $r:expr, $name:ident, $asm:expr; $($n:literal $text:literal),*) => {
+        match $r {
+            $($n => {
+                macro_rules! $name { () => { $text } }
+                $asm
+            })*
+            _ => unreachable!("there are eight registers"),
+        }
+    };
+}
 
 impl Tiles for Hardware {
     #[inline(always)]
     unsafe fn configure() -> Self {
-        // SAFETY: the caller's promise, and 64 bytes that describe three registers within the limits of palette 1.
+        // SAFETY: the caller's promise, and 64 bytes that describe registers within the limits of palette 1.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly))
         };
-        Hardware(std::marker::PhantomData)
+        Hardware(PhantomData)
     }
 
     #[inline(always)]
-    fn multiply(&mut self, x: &[ActBlock], stride: usize, w: &Weights, signed: bool, out: &mut Sums) {
-        let (x, stride) = rows_of(x, stride);
-        // One block from the loads to the store: between two blocks nothing keeps a tile register.
-        macro_rules! product {
-            ($dot:literal) => {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm1, [{x} + {stride}*1]",
-                    "tileloadd tmm2, [{w} + {line}*1]",
-                    $dot,
-                    "tilestored [{out} + {line}*1], tmm0",
-                    x = in(reg) x,
-                    stride = in(reg) stride,
-                    w = in(reg) w,
-                    out = in(reg) out,
-                    line = in(reg) LINE,
-                    out("tmm0") _,
-                    out("tmm1") _,
-                    out("tmm2") _,
-                    options(nostack, preserves_flags),
-                )
+    fn zero<const C: usize>(&mut self) {
+        // SAFETY: `self` proves the registers are configured, here and below.
+        by_register!(C, |c| unsafe {
+            asm!(concat!("tilezero tmm", c!()), options(nostack, nomem, preserves_flags))
+        });
+    }
+
+    #[inline(always)]
+    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
+        by_register!(R, |r| unsafe {
+            asm!(
+                concat!("tileloadd tmm", r!(), ", [{from} + {line}*1]"),
+                from = in(reg) from.0,
+                line = in(reg) LINE,
+                options(nostack, preserves_flags, readonly),
+            )
+        });
+    }
+
+    #[inline(always)]
+    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool) {
+        macro_rules! dot {
+            ($name:literal) => {
+                by_register!(C, |c| by_register!(A, |a| by_register!(
+                    B,
+                    // SAFETY: registers only, of one shape.
+                    |b| unsafe {
+                        asm!(
+                            concat!($name, " tmm", c!(), ", tmm", a!(), ", tmm", b!()),
+                            options(nostack, nomem, preserves_flags),
+                        )
+                    }
+                )))
             };
         }
-        // SAFETY: `self` proves the registers are configured; `rows_of` checked 16 rows of 32 bytes; the references
-        // prove 8 rows of weights and 16 of sums, 64 bytes each.
-        unsafe {
-            if signed { product!("tdpbssd tmm0, tmm1, tmm2") } else { product!("tdpbsud tmm0, tmm1, tmm2") }
-        }
+        if signed { dot!("tdpbssd") } else { dot!("tdpbsud") }
+    }
+
+    #[inline(always)]
+    fn store<const C: usize>(&self, out: &mut Sums) {
+        // SAFETY: the reference proves 16 rows of 64 bytes.
+        by_register!(C, |c| unsafe {
+            asm!(
+                concat!("tilestored [{out} + {line}*1], tmm", c!()),
+                out = in(reg) out,
+                line = in(reg) LINE,
+                options(nostack, preserves_flags),
+            )
+        });
     }
 }
 
@@ -137,44 +195,30 @@ impl Drop for Hardware {
 }
 
 /// The instructions in plain Rust, after the operations in Intel's manual (volume 2: `TDPBSSD` and its neighbours).
-/// Where the hardware raises an exception, this panics.
 pub(crate) struct Emulated {
-    config: &'static Config,
-    tiles: [[[u8; 64]; 16]; 8],
+    tiles: [[[u8; LINE]; ROWS]; 8],
 }
 
-impl Emulated {
-    fn zero(&mut self, tile: usize) {
-        self.tiles[tile] = [[0; 64]; 16];
+impl Tiles for Emulated {
+    unsafe fn configure() -> Self {
+        // Whatever the registers held: every product must set what it uses.
+        Emulated { tiles: [[[0xa5; LINE]; ROWS]; 8] }
     }
 
-    /// # Safety
-    /// As many rows of as many bytes as the register is configured for lie at `base`, each `stride` bytes behind the
-    /// last.
-    unsafe fn load(&mut self, tile: usize, base: *const u8, stride: usize) {
-        self.zero(tile);
-        let bytes = usize::from(self.config.row_bytes[tile]);
-        for r in 0..usize::from(self.config.rows[tile]) {
-            // SAFETY: the caller's promise.
-            let row = unsafe { std::slice::from_raw_parts(base.add(r * stride), bytes) };
-            self.tiles[tile][r][..bytes].copy_from_slice(row);
-        }
+    fn zero<const C: usize>(&mut self) {
+        self.tiles[C] = [[0; LINE]; ROWS];
     }
 
-    /// `c += a · b` over quadruples of bytes; those of `a` are signed.
-    fn dot(&mut self, c: usize, a: usize, b: usize, signed: bool) {
-        let Config { row_bytes, rows, .. } = self.config;
-        assert!(
-            rows[c] == rows[a] && row_bytes[c] == row_bytes[b] && row_bytes[a] == 4 * u16::from(rows[b]),
-            "tiles: shapes that do not fit raise an exception"
-        );
-        for m in 0..usize::from(rows[c]) {
-            let mut sums = self.tiles[c][m];
-            for k in 0..usize::from(row_bytes[a]) / 4 {
-                let four = &self.tiles[a][m].as_chunks::<4>().0[k];
-                let columns = self.tiles[b][k].as_chunks::<4>().0;
-                let width = usize::from(row_bytes[c]) / 4;
-                for (sum, column) in sums.as_chunks_mut::<4>().0[..width].iter_mut().zip(columns) {
+    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
+        self.tiles[R] = unsafe { from.0.cast::<[[u8; LINE]; ROWS]>().read() };
+    }
+
+    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool) {
+        for m in 0..ROWS {
+            let mut sums = self.tiles[C][m];
+            for (four, row) in self.tiles[A][m].as_chunks::<4>().0.iter().zip(&self.tiles[B]) {
+                for (sum, column) in sums.as_chunks_mut::<4>().0.iter_mut().zip(row.as_chunks::<4>().0) {
                     let mut total = i32::from_le_bytes(*sum);
                     for (x, w) in four.iter().zip(column) {
                         let w = if signed { i32::from(w.cast_signed()) } else { i32::from(*w) };
@@ -183,37 +227,15 @@ impl Emulated {
                     *sum = total.to_le_bytes();
                 }
             }
-            self.tiles[c][m] = sums;
+            self.tiles[C][m] = sums;
         }
     }
 
-    /// # Safety
-    /// As for [`Emulated::load`], to be written.
-    unsafe fn store(&self, base: *mut u8, stride: usize, tile: usize) {
-        let bytes = usize::from(self.config.row_bytes[tile]);
-        for r in 0..usize::from(self.config.rows[tile]) {
-            // SAFETY: the caller's promise.
-            let row = unsafe { std::slice::from_raw_parts_mut(base.add(r * stride), bytes) };
-            row.copy_from_slice(&self.tiles[tile][r][..bytes]);
-        }
-    }
-}
-
-impl Tiles for Emulated {
-    unsafe fn configure() -> Self {
-        // Whatever the registers held: every product must set what it uses.
-        Emulated { config: &CONFIG, tiles: [[[0xa5; 64]; 16]; 8] }
-    }
-
-    fn multiply(&mut self, x: &[ActBlock], stride: usize, w: &Weights, signed: bool, out: &mut Sums) {
-        let (x, stride) = rows_of(x, stride);
-        self.zero(0);
-        // SAFETY: `rows_of` checked 16 rows of 32 bytes; the references prove 8 rows of weights and 16 of sums.
-        unsafe {
-            self.load(1, x, stride);
-            self.load(2, w.as_ptr().cast(), LINE);
-            self.dot(0, 1, 2, signed);
-            self.store(std::ptr::from_mut(out).cast(), LINE, 0);
+    fn store<const C: usize>(&self, out: &mut Sums) {
+        for (to, from) in out.0.iter_mut().zip(&self.tiles[C]) {
+            for (to, from) in to.iter_mut().zip(from.as_chunks::<4>().0) {
+                *to = i32::from_le_bytes(*from);
+            }
         }
     }
 }
@@ -287,30 +309,40 @@ fn permitted() -> bool {
 /// # Safety
 /// The process may use the tiles.
 unsafe fn proves_itself<T: Tiles>() -> bool {
-    const STRIDE: usize = 3;
     let mut state = 1_u64;
-    let mut byte = || {
-        // Knuth's linear congruential generator, its upper bits.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
+    let mut bytes = || {
+        let mut tile = TileBytes([[0; LINE]; ROWS]);
+        tile.0.as_flattened_mut().fill_with(|| {
+            // Knuth's linear congruential generator, its upper bits.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        });
+        tile
     };
     // SAFETY: the caller's promise.
     let (mut tiles, mut plain) = unsafe { (T::configure(), Emulated::configure()) };
-    for round in 0..64 {
-        let mut x = [ActBlock::ZERO; TOKENS * STRIDE];
-        for q in x.iter_mut().flat_map(|x| x.q.as_flattened_mut()) {
-            *q = byte().cast_signed();
-        }
-        let mut w: Weights = [[0; 64]; 8];
-        w.as_flattened_mut().fill_with(&mut byte);
-        let (mut found, mut expected) = (Sums([[-1; 16]; TOKENS]), Sums::ZERO);
-        tiles.multiply(&x, STRIDE, &w, round % 2 == 0, &mut found);
-        plain.multiply(&x, STRIDE, &w, round % 2 == 0, &mut expected);
-        if found != expected {
-            return false;
-        }
-    }
-    true
+    (0..64).all(|round| {
+        let (a, b) = (bytes(), bytes());
+        let signed = round % 2 == 0;
+        two_products(&mut tiles, &a, &b, signed) == two_products(&mut plain, &a, &b, signed)
+    })
+}
+
+/// Two products in registers of their own, one of them of two steps.
+fn two_products<T: Tiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes, signed: bool) -> [Sums; 2] {
+    let mut out = [Sums([[-1; 16]; ROWS]); 2];
+    tiles.zero::<0>();
+    tiles.zero::<3>();
+    tiles.load::<4>(a.into());
+    tiles.load::<6>(b.into());
+    tiles.dot::<0, 4, 6>(signed);
+    tiles.load::<5>(b.into());
+    tiles.load::<7>(a.into());
+    tiles.dot::<3, 5, 7>(signed);
+    tiles.dot::<3, 4, 6>(signed);
+    tiles.store::<0>(&mut out[0]);
+    tiles.store::<3>(&mut out[1]);
+    out
 }
 
 #[cfg(test)]
@@ -321,26 +353,27 @@ mod tests {
     fn the_emulation_gives_the_sums_of_the_definition() {
         // SAFETY: plain Rust.
         let mut tiles = unsafe { Emulated::configure() };
+        let bytes = |factor: usize| {
+            let mut tile = TileBytes([[0; LINE]; ROWS]);
+            for (i, b) in tile.0.as_flattened_mut().iter_mut().enumerate() {
+                *b = (i * factor % 256) as u8;
+            }
+            tile
+        };
+        let (a, b) = (bytes(37), bytes(91));
         for signed in [false, true] {
-            let mut x = [ActBlock::ZERO; 2 * TOKENS];
-            for (i, q) in x.iter_mut().flat_map(|x| x.q.as_flattened_mut()).enumerate() {
-                *q = (i * 37 % 256) as u8 as i8;
-            }
-            let mut w: Weights = [[0; 64]; 8];
-            for (i, w) in w.as_flattened_mut().iter_mut().enumerate() {
-                *w = (i * 91 % 256) as u8;
-            }
-            let mut out = Sums::ZERO;
-            tiles.multiply(&x[1..], 2, &w, signed, &mut out);
-            for (t, row) in out.0.iter().enumerate() {
-                for (r, sum) in row.iter().enumerate() {
-                    let terms = (0..32).map(|k| {
-                        let byte = w[k / 4][4 * r + k % 4];
-                        let w = if signed { i32::from(byte as i8) } else { i32::from(byte) };
-                        w * i32::from(x[1 + 2 * t].q[k / 4][k % 4])
-                    });
-                    assert_eq!(*sum, terms.sum::<i32>(), "token {t}, row {r}, signed {signed}");
-                }
+            let [once, twice] = two_products(&mut tiles, &a, &b, signed);
+            let sum = |a: &TileBytes, b: &TileBytes, t: usize, r: usize| {
+                let terms = (0..64).map(|k| {
+                    let byte = b.0[k / 4][4 * r + k % 4];
+                    let w = if signed { i32::from(byte as i8) } else { i32::from(byte) };
+                    w * i32::from(a.0[t][k] as i8)
+                });
+                terms.sum::<i32>()
+            };
+            for (t, r) in (0..16).flat_map(|t| (0..16).map(move |r| (t, r))) {
+                let expected = (sum(&a, &b, t, r), sum(&b, &a, t, r) + sum(&a, &b, t, r));
+                assert_eq!((once.0[t][r], twice.0[t][r]), expected, "token {t}, row {r}, signed {signed}");
             }
         }
     }
@@ -353,9 +386,18 @@ mod tests {
                 // SAFETY: plain Rust.
                 Wrong(unsafe { Emulated::configure() })
             }
-            fn multiply(&mut self, x: &[ActBlock], stride: usize, w: &Weights, _: bool, out: &mut Sums) {
+            fn zero<const C: usize>(&mut self) {
+                self.0.zero::<C>();
+            }
+            fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+                self.0.load::<R>(from);
+            }
+            fn dot<const C: usize, const A: usize, const B: usize>(&mut self, _: bool) {
                 // Takes unsigned weights as signed ones.
-                self.0.multiply(x, stride, w, true, out);
+                self.0.dot::<C, A, B>(true);
+            }
+            fn store<const C: usize>(&self, out: &mut Sums) {
+                self.0.store::<C>(out);
             }
         }
         // SAFETY: plain Rust.

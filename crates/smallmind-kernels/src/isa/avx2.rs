@@ -245,6 +245,16 @@ impl<D: Dot> Isa for Two256<D> {
         }
     }
     #[inline(always)]
+    fn istore_i8(self, a: I, out: &mut [i8; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            // Pairs of 128-bit halves come out in the order 0 2 1 3.
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a[0], a[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes)
+        }
+    }
+    #[inline(always)]
     fn iadd(self, a: I, b: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { [_mm256_add_epi32(a[0], b[0]), _mm256_add_epi32(a[1], b[1])] }

@@ -214,6 +214,16 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
     }
     #[inline(always)]
+    fn istore_i8(self, a: __m512i, out: &mut [i8; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(a)) }
+    }
+    #[inline(always)]
+    fn isum(self, a: __m512i) -> i32 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_reduce_add_epi32(a) }
+    }
+    #[inline(always)]
     fn iadd(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_add_epi32(a, b) }
@@ -285,6 +295,11 @@ impl<D: Dot> TileIsa for One512<D> {
     fn iload(self, x: &[i32; 16]) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn bsub(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_sub_epi8(a, b) }
     }
     #[inline(always)]
     fn bstore(self, a: __m512i, out: &mut [u8; 64]) {

@@ -66,6 +66,15 @@ pub(crate) trait Isa: Copy + 'static {
 
     fn isplat(self, x: i32) -> Self::I;
     fn istore(self, a: Self::I, out: &mut [i32; 16]);
+    /// As bytes. Only for |a| <= 127.
+    fn istore_i8(self, a: Self::I, out: &mut [i8; 16]);
+    /// The sum of the lanes.
+    #[inline(always)]
+    fn isum(self, a: Self::I) -> i32 {
+        let mut lanes = [0; LANES];
+        self.istore(a, &mut lanes);
+        lanes.iter().sum()
+    }
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     fn ishl<const N: u32>(self, a: Self::I) -> Self::I;
     fn load_i8(self, x: &[i8; 16]) -> Self::I;

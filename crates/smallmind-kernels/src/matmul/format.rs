@@ -10,44 +10,11 @@
 //! contract of the sums (docs/determinism.md): per block an exact integer dot product, then one multiply and one fused
 //! multiply-add into a single chain per output, blocks ascending.
 
+use super::acts::{ActMeta, ActQuants, RADIX};
 use crate::isa::Isa;
 
 /// Rows of one group.
 pub const GROUP: usize = 16;
-/// Values of one activation block.
-pub(crate) const BLOCK: usize = 32;
-
-/// 32 quantized activations of one token, or one of the two parts of 32 wider ones.
-///
-/// `x ≈ d · q`, `d = max|x| / 127`; `ds = d · Σq`; `halves` are the sums of the first and last 16 `q`. Of 16-bit
-/// activations `Q = 256 · hi + lo` the first block holds `hi` and the scale and sums of `Q`, the second `lo` alone.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(16))]
-pub struct ActBlock {
-    pub(crate) q: [[i8; 4]; 8],
-    pub(crate) d: f32,
-    pub(crate) ds: f32,
-    pub(crate) halves: [i32; 2],
-}
-
-impl ActBlock {
-    /// An empty block: all zero.
-    pub const ZERO: ActBlock = ActBlock { q: [[0; 4]; 8], d: 0.0, ds: 0.0, halves: [0; 2] };
-
-    /// The 32 integers, each within ±127: activations, or the upper or lower parts of wider ones.
-    pub fn quants(&self) -> &[i8] {
-        self.q.as_flattened()
-    }
-    /// `d`: what one step of a quant is worth.
-    pub fn scale(&self) -> f32 {
-        self.d
-    }
-    /// `d · Σq`, and the sums of the first and last 16 quants.
-    pub fn sums(&self) -> (f32, [i32; 2]) {
-        (self.ds, self.halves)
-    }
-}
-
 type Bytes = [u8; 64];
 type Halves = [u16; GROUP];
 
@@ -58,22 +25,35 @@ type Halves = [u16; GROUP];
 #[allow(unsafe_code, reason = "the marker behind the one cast from bytes to units")]
 pub(crate) unsafe trait Pod: Copy {}
 
-/// What a matrix unit must know to compute the integer dot product of a block.
-#[derive(Clone, Copy)]
-pub(crate) enum MatrixUnit {
-    /// Bytes are signed weights.
-    Signed,
-    /// Bytes are weights plus `offset`.
-    Unsigned { offset: i32 },
-    /// It cannot: scales per 16 values are part of the integer sum.
-    No,
+/// How a matrix unit computes a block: which tiles of weights it multiplies with the 64 bytes of the activations' two
+/// parts, into one or two integer sums an output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tiling {
+    /// Weights of up to 5 bits, minus `offset`: one tile holds `8w` and `w`, and one sum is `Σ w · Q`.
+    Joined {
+        /// What a stored quant of zero value is.
+        offset: u8,
+    },
+    /// Signed bytes: a sum a part of the activations.
+    Parts,
+    /// Weights of up to 6 bits, minus `offset`, with scales per 16: a sum a half of the block. Where `8w` fits no byte,
+    /// two tiles of `4w` do.
+    Halves {
+        /// What a stored quant of zero value is.
+        offset: u8,
+        /// Whether `8w` fits a byte.
+        narrow: bool,
+    },
 }
 
-impl MatrixUnit {
-    /// What `Σ bytes · x` lacks to be the dot product.
-    #[inline(always)]
-    pub(crate) fn correction(self, x: &ActBlock) -> i32 {
-        if let MatrixUnit::Unsigned { offset } = self { -offset * sum(x) } else { 0 }
+impl Tiling {
+    /// Sums of a block.
+    pub(crate) const fn sums(self) -> usize {
+        if let Tiling::Joined { .. } = self { 1 } else { 2 }
+    }
+    /// Tiles of weights that make one sum.
+    pub(crate) const fn tiles_a_sum(self) -> usize {
+        if let Tiling::Halves { narrow: false, .. } = self { 2 } else { 1 }
     }
 }
 
@@ -83,41 +63,21 @@ pub(crate) trait Format {
     type Unit: Pod;
     /// Activation blocks per unit.
     const BLOCKS: usize;
-    /// The scales of one block, ready for [`Format::step`].
+    /// The scales of one block, ready for [`Format::join`].
     type Scales<I: Isa>: Copy;
-    /// How a matrix unit reads the bytes of [`Format::unpack`].
-    const MATRIX_UNIT: MatrixUnit;
+    /// How a matrix unit computes a block.
+    const TILING: Tiling;
 
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
     /// The scales of block `b`.
     fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Self::Scales<I>;
-    /// What [`Format::unpack`] gives, where it lies in memory so.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for matrix units"))]
-    #[inline(always)]
-    fn bytes(_u: &Self::Unit, _b: usize) -> Option<&[Bytes; 8]> {
-        None
-    }
-    /// The dot products of the block's integers with one token's, of one or two parts, as f32.
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        s: Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F;
-    /// Adds what they stand for to the 16 accumulators; `x` is the block with scale and sums.
-    fn join<I: Isa>(isa: I, dot: I::F, s: Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F;
-    /// Both.
-    #[inline(always)]
-    fn step<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        s: Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-        acc: I::F,
-    ) -> I::F {
-        Self::join(isa, Self::dot(isa, w, s, x), s, &x[0], acc)
-    }
+    /// The dot products of the block's integers with one token's, as f32.
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F;
+    /// [`Format::dot`] from what a matrix unit has summed.
+    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], s: Self::Scales<I>) -> I::F;
+    /// Adds what they stand for to the sums of the block's group: `part + dot · d`, and the minima.
+    fn join<I: Isa>(isa: I, dot: I::F, s: Self::Scales<I>, meta: &ActMeta, part: I::F) -> I::F;
     /// Writes block bytes of one row (GGUF layout, `BLOCKS` · 32 values) into lane `lane` of the unit.
     fn pack(u: &mut Self::Unit, lane: usize, row: &[u8]);
 }
@@ -237,79 +197,69 @@ pub(super) fn sixes<I: Isa>(isa: I, q: &[Bytes; 4], h: &[Bytes; 2]) -> [I::B; 8]
     ]
 }
 
-/// `a + b + Σ w · x` of one block by a leaf: two chains, so that the additions overlap; integers, so the order is free.
+/// `a + b + Σ w · x` of one block and part by a leaf: two chains, so that the additions overlap; integers, so the order
+/// is free.
 macro_rules! chains {
     ($isa:ident . $dot:ident, $a:expr, $b:expr, $w:ident, $x:expr) => {{
         let (mut a, mut b) = ($a, $b);
-        a = $isa.$dot(a, $w[0], &$x.q[0]);
-        b = $isa.$dot(b, $w[1], &$x.q[1]);
-        a = $isa.$dot(a, $w[2], &$x.q[2]);
-        b = $isa.$dot(b, $w[3], &$x.q[3]);
-        a = $isa.$dot(a, $w[4], &$x.q[4]);
-        b = $isa.$dot(b, $w[5], &$x.q[5]);
-        a = $isa.$dot(a, $w[6], &$x.q[6]);
-        b = $isa.$dot(b, $w[7], &$x.q[7]);
+        a = $isa.$dot(a, $w[0], &$x[0]);
+        b = $isa.$dot(b, $w[1], &$x[1]);
+        a = $isa.$dot(a, $w[2], &$x[2]);
+        b = $isa.$dot(b, $w[3], &$x[3]);
+        a = $isa.$dot(a, $w[4], &$x[4]);
+        b = $isa.$dot(b, $w[5], &$x[5]);
+        a = $isa.$dot(a, $w[6], &$x[6]);
+        b = $isa.$dot(b, $w[7], &$x[7]);
         $isa.iadd(a, b)
     }};
 }
 
-/// `init + Σ w · x` of one block. Of wider activations the upper parts' sum is moved up by 8 bits. At most 2²⁸: exact.
+/// `Σ (w − offset) · Q` of one block, exact: at most 32 · 255 · 1,020.
 #[inline(always)]
-pub(super) fn dot_u7<I: Isa, const PARTS: usize>(
-    isa: I,
-    init: i32,
-    w: &[I::B; 8],
-    x: &[ActBlock; PARTS],
-) -> I::I {
+pub(super) fn dot_u7<I: Isa>(isa: I, offset: i32, w: &[I::B; 8], x: &ActQuants, meta: &ActMeta) -> I::I {
     let zero = isa.isplat(0);
-    let upper = if PARTS == 2 { isa.ishl::<8>(chains!(isa.dot_u7, zero, zero, w, x[0])) } else { zero };
-    chains!(isa.dot_u7, isa.isplat(init), upper, w, x[PARTS - 1])
+    let upper = isa.ishl::<3>(chains!(isa.dot_u7, zero, zero, w, x.hi));
+    chains!(isa.dot_u7, isa.isplat(-offset * meta.total()), upper, w, x.lo)
 }
+const _: () = assert!(RADIX == 1 << 3);
 
 /// [`dot_u7`] for signed weights.
 #[inline(always)]
-fn dot_i8<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], x: &[ActBlock; PARTS]) -> I::I {
-    let (init, zero) = (isa.isplat(-I::BIAS * sum(&x[0])), isa.isplat(0));
-    let upper = if PARTS == 2 { isa.ishl::<8>(chains!(isa.dot_i8, zero, zero, w, x[0])) } else { zero };
-    chains!(isa.dot_i8, init, upper, w, x[PARTS - 1])
+fn dot_i8<I: Isa>(isa: I, w: &[I::B; 8], x: &ActQuants, meta: &ActMeta) -> I::I {
+    let zero = isa.isplat(0);
+    let upper = isa.ishl::<3>(chains!(isa.dot_i8, zero, zero, w, x.hi));
+    chains!(isa.dot_i8, isa.isplat(-I::BIAS * meta.total()), upper, w, x.lo)
 }
 
-/// `s₀ · (Σ₀ w·x − offset·Σ₀ x) + s₁ · (…)`, for integer scales per 16 values. With 8-bit activations every step is below
-/// 2²⁴ and so exact; with wider ones the integers round to f32 and the sum is one fused multiply-add.
+/// `s₀ · (Σ₀ w·Q − offset·Σ₀ Q) + s₁ · (…)`, for integer scales per 16 values: the integers are exact in f32, the sum is
+/// one fused multiply-add.
 #[inline(always)]
-pub(super) fn dot_halves<I: Isa, const PARTS: usize>(
+pub(super) fn dot_halves<I: Isa>(
     isa: I,
     offset: i32,
     s: [I::F; 2],
     w: &[I::B; 8],
-    x: &[ActBlock; PARTS],
+    x: &ActQuants,
+    meta: &ActMeta,
 ) -> I::F {
-    let init = [isa.isplat(-offset * x[0].halves[0]), isa.isplat(-offset * x[0].halves[1])];
     let mut h = [isa.isplat(0); 2];
-    if PARTS == 2 {
-        for j in 0..4 {
-            h[0] = isa.dot_u7(h[0], w[j], &x[0].q[j]);
-            h[1] = isa.dot_u7(h[1], w[4 + j], &x[0].q[4 + j]);
-        }
-        h = [isa.ishl::<8>(h[0]), isa.ishl::<8>(h[1])];
-    }
-    h = [isa.iadd(h[0], init[0]), isa.iadd(h[1], init[1])];
     for j in 0..4 {
-        h[0] = isa.dot_u7(h[0], w[j], &x[PARTS - 1].q[j]);
-        h[1] = isa.dot_u7(h[1], w[4 + j], &x[PARTS - 1].q[4 + j]);
+        h[0] = isa.dot_u7(h[0], w[j], &x.hi[j]);
+        h[1] = isa.dot_u7(h[1], w[4 + j], &x.hi[4 + j]);
     }
+    let init = [isa.isplat(-offset * meta.halves[0]), isa.isplat(-offset * meta.halves[1])];
+    h = [isa.iadd(isa.ishl::<3>(h[0]), init[0]), isa.iadd(isa.ishl::<3>(h[1]), init[1])];
+    for j in 0..4 {
+        h[0] = isa.dot_u7(h[0], w[j], &x.lo[j]);
+        h[1] = isa.dot_u7(h[1], w[4 + j], &x.lo[4 + j]);
+    }
+    halves_of_sums(isa, h, s)
+}
+
+/// The two halves' integers, scaled and joined.
+#[inline(always)]
+pub(super) fn halves_of_sums<I: Isa>(isa: I, h: [I::I; 2], s: [I::F; 2]) -> I::F {
     isa.fma(isa.to_f32(h[0]), s[0], isa.mul(isa.to_f32(h[1]), s[1]))
-}
-
-/// `acc + dot · (d · da)`: the one way a block joins its chain.
-#[inline(always)]
-pub(super) fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-    isa.fma(dot, isa.mul(d, isa.splat(x.d)), acc)
-}
-
-#[inline(always)]
-fn sum(x: &ActBlock) -> i32 {
-    x.halves[0] + x.halves[1]
 }
 
 /// Q8_0.
@@ -318,7 +268,7 @@ impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Signed;
+    const TILING: Tiling = Tiling::Parts;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
@@ -339,16 +289,16 @@ impl Format for Q8 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(isa: I, w: &[I::B; 8], _d: I::F, x: &[ActBlock; PARTS]) -> I::F {
-        isa.to_f32(dot_i8(isa, w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _d: I::F, x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_i8(isa, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot, d, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, [hi, lo]: [I::I; 2], _d: I::F) -> I::F {
+        isa.fma(isa.to_f32(hi), isa.splat(RADIX as f32), isa.to_f32(lo))
     }
     #[inline(always)]
-    fn bytes(u: &Q8Unit, b: usize) -> Option<&[Bytes; 8]> {
-        Some(&u.q[b])
+    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, _meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(dot, d, part)
     }
     fn pack(u: &mut Q8Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(34).enumerate() {
@@ -386,7 +336,7 @@ impl Format for Q40 {
     type Unit = Q40Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 8 };
+    const TILING: Tiling = Tiling::Joined { offset: 8 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> [I::B; 8] {
@@ -397,17 +347,16 @@ impl Format for Q40 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        _s: Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_u7(isa, 8, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot, d, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
+        isa.to_f32(sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, _meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(dot, d, part)
     }
     fn pack(u: &mut Q40Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(18).enumerate() {
@@ -423,7 +372,7 @@ impl Format for Q41 {
     type Unit = Q41Unit;
     const BLOCKS: usize = 1;
     type Scales<I: Isa> = (I::F, I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
+    const TILING: Tiling = Tiling::Joined { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> [I::B; 8] {
@@ -434,17 +383,16 @@ impl Format for Q41 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        _s: Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_u7(isa, 0, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        isa.fma(m, isa.splat(x.ds), join(isa, dot, d, x, acc))
+    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
+        isa.to_f32(sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(m, isa.splat(meta.sum), isa.fma(dot, d, part))
     }
     fn pack(u: &mut Q41Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);
@@ -459,7 +407,7 @@ impl Format for Q50 {
     type Unit = Q50Unit;
     const BLOCKS: usize = 2;
     type Scales<I: Isa> = I::F;
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 16 };
+    const TILING: Tiling = Tiling::Joined { offset: 16 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q50Unit, b: usize) -> [I::B; 8] {
@@ -470,17 +418,16 @@ impl Format for Q50 {
         isa.load_f16(&u.d[b])
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        _s: Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_u7(isa, 16, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot, d, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
+        isa.to_f32(sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, _meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(dot, d, part)
     }
     fn pack(u: &mut Q50Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(22).enumerate() {
@@ -497,7 +444,7 @@ impl Format for Q51 {
     type Unit = Q51Unit;
     const BLOCKS: usize = 1;
     type Scales<I: Isa> = (I::F, I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
+    const TILING: Tiling = Tiling::Joined { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q51Unit, _b: usize) -> [I::B; 8] {
@@ -508,17 +455,16 @@ impl Format for Q51 {
         (isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        _s: Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        isa.to_f32(dot_u7(isa, Self::MATRIX_UNIT.correction(&x[0]), w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_u7(isa, 0, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        isa.fma(m, isa.splat(x.ds), join(isa, dot, d, x, acc))
+    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
+        isa.to_f32(sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(m, isa.splat(meta.sum), isa.fma(dot, d, part))
     }
     fn pack(u: &mut Q51Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);

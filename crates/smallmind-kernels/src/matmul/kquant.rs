@@ -3,9 +3,10 @@
 //! What a file's block means is known to `quant` alone. The packed forms keep its integers and are
 //! exact: d · s of a 6-bit s needs 17 bits of mantissa, so it is computed when it is used.
 
+use super::acts::{ActMeta, ActQuants};
 use super::format::{
-    ActBlock, Format, GROUP, MatrixUnit, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, dot_halves, dot_u7,
-    fives, join, nibbles, pack_fifth, sixes,
+    Format, GROUP, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, Tiling, dot_halves, dot_u7, fives,
+    halves_of_sums, nibbles, pack_fifth, sixes,
 };
 use crate::isa::Isa;
 use crate::quant::{Block, Unpacked, q2_k, q3_k, q4_k, q5_k, q6_k};
@@ -34,7 +35,7 @@ impl Format for Q2K {
     type Unit = Q2KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::F; 2], [I::F; 2], I::F, I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
+    const TILING: Tiling = Tiling::Halves { offset: 0, narrow: true };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> [I::B; 8] {
@@ -50,19 +51,17 @@ impl Format for Q2K {
         )
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        (s, ..): Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        dot_halves(isa, 0, s, w, x)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, ..): Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        dot_halves(isa, 0, s, w, x, meta)
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (_, m, d, dmin): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        let acc = join(isa, dot, d, x, acc);
-        let [h0, h1] = x.halves.map(|h| isa.splat(-h as f32));
-        join(isa, isa.fma(m[0], h0, isa.mul(m[1], h1)), dmin, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], (s, ..): Self::Scales<I>) -> I::F {
+        halves_of_sums(isa, sums, s)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (_, m, d, dmin): Self::Scales<I>, meta: &ActMeta, part: I::F) -> I::F {
+        let (h0, h1) = (isa.splat(-meta.halves[0] as f32), isa.splat(-meta.halves[1] as f32));
+        isa.fma(isa.fma(m[0], h0, isa.mul(m[1], h1)), dmin, isa.fma(dot, d, part))
     }
     fn pack(u: &mut Q2KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q2_k::Q2_K>(row);
@@ -81,7 +80,7 @@ impl Format for Q3K {
     type Unit = Q3KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::F; 2], I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
+    const TILING: Tiling = Tiling::Halves { offset: 4, narrow: true };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> [I::B; 8] {
@@ -92,17 +91,16 @@ impl Format for Q3K {
         ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        (s, _): Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        dot_halves(isa, 4, s, w, x)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, _): Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        dot_halves(isa, 4, s, w, x, meta)
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot, d, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], (s, _): Self::Scales<I>) -> I::F {
+        halves_of_sums(isa, sums, s)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, _meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(dot, d, part)
     }
     fn pack(u: &mut Q3KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q3_k::Q3_K>(row);
@@ -114,10 +112,10 @@ impl Format for Q3K {
     }
 }
 
-/// [`join`] for the types with a scale and a min per 32 values.
+/// [`Format::join`] for the types with a scale and a min per 32 values.
 #[inline(always)]
-fn join_min<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-    isa.fma(m, isa.splat(-x.ds), join(isa, dot, d, x, acc))
+fn join_min<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
+    isa.fma(m, isa.splat(-meta.sum), isa.fma(dot, d, part))
 }
 
 /// `(d · s, dmin · m)` of 16 rows, both exact.
@@ -141,7 +139,7 @@ impl Format for Q4K {
     type Unit = Q4KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = (I::F, I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
+    const TILING: Tiling = Tiling::Joined { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> [I::B; 8] {
@@ -152,17 +150,16 @@ impl Format for Q4K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        _s: (I::F, I::F),
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        isa.to_f32(dot_u7(isa, 0, w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: (I::F, I::F), x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_u7(isa, 0, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        join_min(isa, dot, s, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
+        isa.to_f32(sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
+        join_min(isa, dot, s, meta, part)
     }
     fn pack(u: &mut Q4KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q4_k::Q4_K>(row);
@@ -180,7 +177,7 @@ impl Format for Q5K {
     type Unit = Q5KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = (I::F, I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::Unsigned { offset: 0 };
+    const TILING: Tiling = Tiling::Joined { offset: 0 };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q5KUnit, b: usize) -> [I::B; 8] {
@@ -191,17 +188,16 @@ impl Format for Q5K {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        _s: (I::F, I::F),
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        isa.to_f32(dot_u7(isa, 0, w, x))
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: (I::F, I::F), x: &ActQuants, meta: &ActMeta) -> I::F {
+        isa.to_f32(dot_u7(isa, 0, w, x, meta))
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), x: &ActBlock, acc: I::F) -> I::F {
-        join_min(isa, dot, s, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
+        isa.to_f32(sum)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
+        join_min(isa, dot, s, meta, part)
     }
     fn pack(u: &mut Q5KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q5_k::Q5_K>(row);
@@ -221,7 +217,7 @@ impl Format for Q6K {
     type Unit = Q6KUnit;
     const BLOCKS: usize = 8;
     type Scales<I: Isa> = ([I::F; 2], I::F);
-    const MATRIX_UNIT: MatrixUnit = MatrixUnit::No;
+    const TILING: Tiling = Tiling::Halves { offset: 32, narrow: false };
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> [I::B; 8] {
@@ -232,17 +228,16 @@ impl Format for Q6K {
         ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
     }
     #[inline(always)]
-    fn dot<I: Isa, const PARTS: usize>(
-        isa: I,
-        w: &[I::B; 8],
-        (s, _): Self::Scales<I>,
-        x: &[ActBlock; PARTS],
-    ) -> I::F {
-        dot_halves(isa, 32, s, w, x)
+    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, _): Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        dot_halves(isa, 32, s, w, x, meta)
     }
     #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, x: &ActBlock, acc: I::F) -> I::F {
-        join(isa, dot, d, x, acc)
+    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], (s, _): Self::Scales<I>) -> I::F {
+        halves_of_sums(isa, sums, s)
+    }
+    #[inline(always)]
+    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, _meta: &ActMeta, part: I::F) -> I::F {
+        isa.fma(dot, d, part)
     }
     fn pack(u: &mut Q6KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q6_k::Q6_K>(row);

@@ -39,6 +39,7 @@ macro_rules! by_format {
     }};
 }
 
+pub(crate) mod acts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 pub(crate) mod float;
@@ -47,15 +48,17 @@ pub(crate) mod kquant;
 mod pack;
 pub(crate) mod tile;
 
-pub use format::{ActBlock, GROUP};
+pub use acts::{ActMeta, ActQuants, QuantizedActs, TILE, act_blocks, act_len, act_rows};
+pub use format::GROUP;
 pub use pack::{FileRows, RowOrder, pack_rows};
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;
 use crate::table::Kernels;
 use crate::threads::Pool;
+use acts::BLOCK;
 use float::{FloatFormat, FloatUnit};
-use format::{BLOCK, Format};
+use format::Format;
 use tile::{OutPtr, Piece};
 
 /// Row groups of a matrix of `rows` rows.
@@ -74,11 +77,6 @@ pub fn group_bytes(dtype: DType, k: usize) -> Option<usize> {
 /// Bytes of a packed `[rows, k]` matrix, a multiple of [`ALIGN`]; `None` on overflow.
 pub fn packed_bytes(dtype: DType, rows: usize, k: usize) -> Option<usize> {
     group_bytes(dtype, k)?.checked_mul(groups(rows))
-}
-
-/// Activation blocks that one token of `k` values needs.
-pub fn act_blocks(k: usize) -> usize {
-    k.div_ceil(BLOCK).next_multiple_of(2)
 }
 
 /// Whether the weights multiply quantized activations (or else F32 ones).
@@ -129,8 +127,10 @@ pub struct Acts<'a> {
     pub tokens: usize,
     /// `[tokens, k]`, for unquantized weights.
     pub x: &'a [f32],
-    /// `[tokens, act_blocks(k), parts]`, for quantized weights: one part for 8-bit activations, two for 16-bit ones.
-    pub blocks: &'a [ActBlock],
+    /// [`act_len`] blocks for quantized weights, with what belongs to them.
+    pub quants: &'a [ActQuants],
+    /// As many as `quants`.
+    pub metas: &'a [ActMeta],
 }
 
 /// One product of a [`matmul`] call.
@@ -166,8 +166,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
         );
         assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
         if takes_quantized(p.w.dtype()) {
-            let one = tokens * act_blocks(k);
-            assert!([one, 2 * one].contains(&acts.blocks.len()), "matmul: quantized input of another shape");
+            assert!(quantized(acts, k).is_some(), "matmul: quantized input of another shape");
         } else {
             assert!(acts.x.len() == tokens * k, "matmul: input of another shape");
         }
@@ -188,11 +187,12 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             let count = groups(p.w.rows());
             let per_group = (bytes / count.max(1)).max(1);
             let cut = |at: usize| at.saturating_sub(start).div_ceil(per_group).min(count);
+            let none = QuantizedActs { tokens, blocks: 0, quants: &[], metas: &[] };
             let piece = Piece {
                 w: p.w,
                 groups: cut(from)..cut(to),
                 tokens,
-                blocks: if takes_quantized(p.w.dtype()) { acts.blocks } else { &[] },
+                acts: quantized(acts, p.w.k()).unwrap_or(none),
                 x: acts.x,
                 bias: p.bias,
                 accumulate: p.accumulate,
@@ -205,6 +205,11 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             start += bytes;
         }
     });
+}
+
+/// The quantized activations, where they are of this shape.
+fn quantized(acts: Acts<'_>, k: usize) -> Option<QuantizedActs<'_>> {
+    QuantizedActs::new(acts.tokens, k, acts.quants, acts.metas)
 }
 
 /// Most products in one [`matmul`] call: Q, K and V.

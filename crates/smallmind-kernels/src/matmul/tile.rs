@@ -5,14 +5,15 @@
 use std::ops::Range;
 
 use super::PackedRef;
-use super::format::{self, ActBlock, Format, GROUP};
+use super::acts::{ActMeta, ActQuants, BLOCK, QuantizedActs, SCALED, TILE};
+use super::format::{Format, GROUP};
 use crate::aligned::cast;
 use crate::isa::Isa;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
 pub(super) const PANEL: usize = 4;
-/// How far ahead of the multiplication weights are asked for, in bytes: measured best of 0, 1, 2 and 4 KB.
-const PREFETCH_BYTES: usize = 2048;
+/// How far ahead of the multiplication weights are asked for, in bytes: measured best of 1 to 32 KB.
+const PREFETCH_BYTES: usize = 8192;
 
 /// The output as threads see it: each writes only the rows of its own groups.
 #[derive(Clone, Copy)]
@@ -27,8 +28,8 @@ pub(crate) struct Piece<'a> {
     pub(crate) w: PackedRef<'a>,
     pub(crate) groups: Range<usize>,
     pub(crate) tokens: usize,
-    /// `[tokens, act_blocks(k), parts]`; empty for unquantized weights.
-    pub(crate) blocks: &'a [ActBlock],
+    /// `[tokens, k]` for quantized weights; for others unused.
+    pub(crate) acts: QuantizedActs<'a>,
     /// `[tokens, k]`; empty for quantized weights.
     pub(crate) x: &'a [f32],
     pub(crate) bias: Option<&'a [f32]>,
@@ -44,18 +45,6 @@ impl Piece<'_> {
     #[inline(always)]
     pub(crate) fn floats(&self, token: usize) -> &[f32] {
         &self.x[token * self.w.k()..(token + 1) * self.w.k()]
-    }
-
-    /// 1 for 8-bit activations, 2 for 16-bit ones.
-    #[inline(always)]
-    pub(super) fn parts(&self) -> usize {
-        self.blocks.len() / (self.tokens * super::act_blocks(self.w.k()))
-    }
-
-    #[inline(always)]
-    fn quants(&self, token: usize) -> &[ActBlock] {
-        let stride = self.blocks.len() / self.tokens;
-        &self.blocks[token * stride..(token + 1) * stride]
     }
 
     /// Writes 16 rows of one token, with bias and residual.
@@ -96,27 +85,23 @@ pub(crate) fn piece<I: Isa>(isa: I, p: &Piece<'_>) {
 
 #[inline(always)]
 fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
-    if p.parts() == 2 { rows_of::<I, F, 2>(isa, p) } else { rows_of::<I, F, 1>(isa, p) }
-}
-
-#[inline(always)]
-fn rows_of<I: Isa, F: Format, const PARTS: usize>(isa: I, p: &Piece<'_>) {
-    let per_group = p.w.k().div_ceil(format::BLOCK).div_ceil(F::BLOCKS);
+    let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
     let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
     let mut first = p.groups.start;
     while first < p.groups.end {
         let last = p.groups.end.min(first + PANEL);
         let mut t = 0;
         while t < p.tokens {
-            // The widest tile that the ISA and the tokens left allow.
+            // The widest tile that the ISA and the tokens left allow; a power of two, so that it ends within a tile of
+            // activations.
             let width = I::TOKENS.min(1 << (p.tokens - t).ilog2());
             for g in first..last {
                 let group = &units[g * per_group..(g + 1) * per_group];
                 match width {
-                    8 if I::TOKENS >= 8 => tile::<I, F, 8, PARTS>(isa, p, group, g, t),
-                    4 if I::TOKENS >= 4 => tile::<I, F, 4, PARTS>(isa, p, group, g, t),
-                    2 => tile::<I, F, 2, PARTS>(isa, p, group, g, t),
-                    _ => tile::<I, F, 1, PARTS>(isa, p, group, g, t),
+                    8 if I::TOKENS >= 8 => tile::<I, F, 8>(isa, p, group, g, t),
+                    4 if I::TOKENS >= 4 => tile::<I, F, 4>(isa, p, group, g, t),
+                    2 => tile::<I, F, 2>(isa, p, group, g, t),
+                    _ => tile::<I, F, 1>(isa, p, group, g, t),
                 }
             }
             t += width;
@@ -126,18 +111,21 @@ fn rows_of<I: Isa, F: Format, const PARTS: usize>(isa: I, p: &Piece<'_>) {
 }
 
 #[inline(always)]
-fn tile<I: Isa, F: Format, const T: usize, const PARTS: usize>(
+fn tile<I: Isa, F: Format, const T: usize>(
     isa: I,
     p: &Piece<'_>,
     group: &[F::Unit],
     g: usize,
     first_token: usize,
 ) {
-    let mut x: [&[[ActBlock; PARTS]]; T] = [&[]; T];
-    for (t, x) in x.iter_mut().enumerate() {
-        *x = &p.quants(first_token + t).as_chunks::<PARTS>().0[..group.len() * F::BLOCKS];
-    }
+    let acts = p.acts.tile(first_token / TILE);
+    let blocks = group.len() * F::BLOCKS;
+    let at = first_token % TILE;
+    // From the first token's blocks on, so that one check serves all.
+    let quants = &acts.quants[at..(blocks - 1) * acts.height + at + T];
+    let metas = &acts.metas[at..(blocks - 1) * acts.height + at + T];
     let mut acc = [isa.splat(0.0); T];
+    let mut part = [isa.splat(0.0); T];
     for (u, unit) in group.iter().enumerate() {
         let here = std::ptr::from_ref(unit).cast::<u8>();
         let mut line = 0;
@@ -146,10 +134,21 @@ fn tile<I: Isa, F: Format, const T: usize, const PARTS: usize>(
             line += 64;
         }
         for b in 0..F::BLOCKS {
+            let block = u * F::BLOCKS + b;
+            let (x, m): (&[ActQuants], &[ActMeta]) =
+                (&quants[block * acts.height..][..T], &metas[block * acts.height..][..T]);
             let w = F::unpack(isa, unit, b);
             let s = F::scales(isa, unit, b);
             for t in 0..T {
-                acc[t] = F::step(isa, &w, s, &x[t][u * F::BLOCKS + b], acc[t]);
+                part[t] = F::join(isa, F::dot(isa, &w, s, &x[t], &m[t]), s, &m[t], part[t]);
+            }
+            if block % SCALED == SCALED - 1 || block == blocks - 1 {
+                // The group's first block: the last may be one of those that fill a unit up.
+                let m = &metas[(block - block % SCALED) * acts.height..][..T];
+                for t in 0..T {
+                    acc[t] = isa.fma(part[t], isa.splat(m[t].d), acc[t]);
+                    part[t] = isa.splat(0.0);
+                }
             }
         }
     }

@@ -1,99 +1,83 @@
-//! Activations to integers, per block of 32: 8 bits, or 16 as two blocks of 8.
+//! Activations to integers of 11 bits, per 128 values (`matmul::acts`).
 
 use crate::isa::{Isa, LANES, max_lane};
-use crate::matmul::format::{ActBlock, BLOCK};
+use crate::matmul::acts::{ActMeta, ActQuants, BLOCK, LARGEST, RADIX, SCALED};
 
-/// Quantizes one row: `d = max|x| / 127` in f32, `q = round(x · 127 / max|x|)` to nearest even, so |q| <= 127;
-/// `q = 0` where the factor overflows (`max|x| < 4e-37`).
-///
-/// `out` has [`crate::matmul::act_blocks`] blocks; those past the row become zero.
+/// Quantizes one row into row `row` of a tile of `height` rows, whose slices are given whole: per group of 128 values
+/// `d = max|x| / 1,016` and `Q = x · (1,016 / max|x|)`, cut into the nearest multiple of 8 and what is left, each to
+/// nearest even. `Q = 0` where that factor overflows (`max|x| < 3e-36`). Blocks past the row become zero.
 #[inline(always)]
-pub(crate) fn quantize<I: Isa>(isa: I, x: &[f32], out: &mut [ActBlock]) {
-    row::<I, 1>(isa, x, out);
-}
-
-/// Quantizes one row to 16 bits: `Q = 256 · hi + lo ≈ x · 32,512 / max|x|` with |hi|, |lo| <= 127 (of a `lo` of ±128, one
-/// in 512, the last step is lost), stored as a block of `hi` with the scale and sums of `Q` and a block of `lo`.
-///
-/// `out` has twice [`crate::matmul::act_blocks`] blocks; those past the row become zero.
-#[inline(always)]
-pub(crate) fn quantize_wide<I: Isa>(isa: I, x: &[f32], out: &mut [ActBlock]) {
-    row::<I, 2>(isa, x, out);
-}
-
-#[inline(always)]
-fn row<I: Isa, const PARTS: usize>(isa: I, x: &[f32], out: &mut [ActBlock]) {
-    let (body, tail) = x.as_chunks::<BLOCK>();
-    let mut blocks = out.as_chunks_mut::<PARTS>().0.iter_mut();
-    for (v, b) in body.iter().zip(&mut blocks) {
-        block(isa, v, b);
-    }
-    if !tail.is_empty()
-        && let Some(b) = blocks.next()
-    {
-        let mut v = [0.0; BLOCK];
-        v[..tail.len()].copy_from_slice(tail);
-        block(isa, &v, b);
-    }
-    for b in blocks {
-        *b = [ActBlock::ZERO; PARTS];
-    }
-}
-
-/// Steps of the lower part in one of the upper.
-const RADIX: f32 = 256.0;
-
-#[inline(always)]
-fn block<I: Isa, const PARTS: usize>(isa: I, x: &[f32; BLOCK], out: &mut [ActBlock; PARTS]) {
-    let (lanes, _) = x.as_chunks::<LANES>();
-    let (a, b) = (isa.load(&lanes[0]), isa.load(&lanes[1]));
-    let zero = isa.splat(0.0);
-    let abs = isa.max(isa.max(a, isa.sub(zero, a)), isa.max(b, isa.sub(zero, b)));
-    let max = max_lane(isa, abs);
-    let limit = if PARTS == 1 { 127.0 } else { 127.0 * RADIX };
-    // For a tiny maximum there is no such factor: zeros, not what infinity times them rounds to.
-    let factor = limit / max;
-    let factor = isa.splat(if factor.is_finite() { factor } else { 0.0 });
-    let (a, b) = (isa.mul(a, factor), isa.mul(b, factor));
-    let d = max / limit;
-    if PARTS == 1 {
-        let halves = fill(isa, &mut out[0], isa.to_i32(a), isa.to_i32(b));
-        scaled(&mut out[0], d, halves);
-    } else {
-        // Upper parts are the nearest multiples of the radix; what is left is at most half of it, exactly.
-        let share = isa.splat(1.0 / RADIX);
-        let (ua, ub) = (isa.to_i32(isa.mul(a, share)), isa.to_i32(isa.mul(b, share)));
-        let back = isa.splat(-RADIX);
-        let (la, lb) = (isa.fma(isa.to_f32(ua), back, a), isa.fma(isa.to_f32(ub), back, b));
-        let upper = fill(isa, &mut out[0], ua, ub);
-        let last = &mut out[PARTS - 1];
-        let lower = fill(isa, last, isa.to_i32(la), isa.to_i32(lb));
-        (last.d, last.ds, last.halves) = (0.0, 0.0, [0; 2]);
-        scaled(&mut out[0], d, [256 * upper[0] + lower[0], 256 * upper[1] + lower[1]]);
-    }
-}
-
-#[inline(always)]
-fn scaled(out: &mut ActBlock, d: f32, halves: [i32; 2]) {
-    (out.d, out.ds, out.halves) = (d, d * (halves[0] + halves[1]) as f32, halves);
-}
-
-/// Writes 32 integers and returns the sums of their halves.
-#[inline(always)]
-fn fill<I: Isa>(isa: I, out: &mut ActBlock, a: I::I, b: I::I) -> [i32; 2] {
-    let mut q = [[0i32; LANES]; 2];
-    isa.istore(a, &mut q[0]);
-    isa.istore(b, &mut q[1]);
-    let mut halves = [0; 2];
-    for (half, sum) in q.iter_mut().zip(&mut halves) {
-        for q in half {
-            // In range by construction; a NaN or an infinity among the activations must not reach -128.
-            *q = (*q).clamp(-127, 127);
-            *sum += *q;
+pub(crate) fn quantize<I: Isa>(
+    isa: I,
+    x: &[f32],
+    height: usize,
+    row: usize,
+    quants: &mut [ActQuants],
+    metas: &mut [ActMeta],
+) {
+    let mut blocks = quants.chunks_exact_mut(height).zip(metas.chunks_exact_mut(height));
+    for x in x.chunks(SCALED * BLOCK) {
+        let mut values = [[0.0; LANES]; SCALED * BLOCK / LANES];
+        let whole = x.len() / LANES;
+        for (to, from) in values.iter_mut().zip(x.as_chunks::<LANES>().0) {
+            *to = *from;
         }
+        if let Some(last) = values.get_mut(whole) {
+            last[..x.len() % LANES].copy_from_slice(&x[whole * LANES..]);
+        }
+        group(isa, &values, x.len().div_ceil(BLOCK), row, &mut blocks);
     }
-    for (to, from) in out.q.as_flattened_mut().iter_mut().zip(q.as_flattened()) {
-        *to = *from as i8;
+    for (quants, metas) in blocks {
+        (quants[row], metas[row]) = (ActQuants::ZERO, ActMeta::ZERO);
     }
-    halves
 }
+
+#[inline(always)]
+fn group<'a, I: Isa>(
+    isa: I,
+    x: &[[f32; LANES]; SCALED * BLOCK / LANES],
+    filled: usize,
+    row: usize,
+    blocks: &mut impl Iterator<Item = (&'a mut [ActQuants], &'a mut [ActMeta])>,
+) {
+    let zero = isa.splat(0.0);
+    let mut abs = zero;
+    for x in x {
+        let x = isa.load(x);
+        abs = isa.max(isa.max(x, isa.sub(zero, x)), abs);
+    }
+    let max = max_lane(isa, abs);
+    // For a tiny maximum there is no such factor: zeros, not what infinity times them rounds to.
+    let factor = LARGEST / max;
+    let factor = isa.splat(if factor.is_finite() { factor } else { 0.0 });
+    let d = max / LARGEST;
+    for ((quants, metas), x) in blocks.take(filled).zip(x.as_chunks::<2>().0) {
+        let q = &mut quants[row];
+        let a = half(isa, isa.mul(isa.load(&x[0]), factor), &mut q.hi, &mut q.lo, 0);
+        let b = half(isa, isa.mul(isa.load(&x[1]), factor), &mut q.hi, &mut q.lo, 4);
+        metas[row] = ActMeta { d, sum: (a + b) as f32, halves: [a, b] };
+    }
+}
+
+/// Writes the parts of 16 values from `at` on and returns the sum of their `Q`.
+#[inline(always)]
+fn half<I: Isa>(isa: I, q: I::F, hi: &mut [[i8; 4]; 8], lo: &mut [[i8; 4]; 8], at: usize) -> i32 {
+    let upper = byte(isa, isa.mul(q, isa.splat(1.0 / RADIX as f32)), hi, at);
+    // At most half of the radix, and exact.
+    let rest = isa.fma(isa.to_f32(upper), isa.splat(-RADIX as f32), q);
+    let lower = byte(isa, rest, lo, at);
+    isa.isum(isa.iadd(isa.ishl::<3>(upper), lower))
+}
+
+/// Rounds 16 values to bytes and writes them. In range by construction, but a NaN or an infinity among the activations
+/// must not become -128.
+#[inline(always)]
+fn byte<I: Isa>(isa: I, x: I::F, part: &mut [[i8; 4]; 8], at: usize) -> I::I {
+    let within = isa.max(isa.min(x, isa.splat(127.0)), isa.splat(-127.0));
+    let integers = isa.to_i32(within);
+    let mut lanes = [0; LANES];
+    isa.istore_i8(integers, &mut lanes);
+    part[at..at + 4].copy_from_slice(lanes.as_chunks::<4>().0);
+    integers
+}
+const _: () = assert!(RADIX == 1 << 3);

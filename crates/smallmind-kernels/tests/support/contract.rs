@@ -5,48 +5,32 @@ use smallmind_kernels::DType;
 use smallmind_kernels::half::f16_to_f32;
 use smallmind_kernels::quant::{self, Form, Offset, Unpacked};
 
-/// 32 activations: `x ≈ d · q`.
+/// 32 activations: `x ≈ d · q`; `d` is that of their 128 values.
 pub(crate) struct Block {
     pub(crate) q: [i32; 32],
     pub(crate) d: f32,
 }
 
-/// `d = max|x| / 127`, `q = x · (127 / max|x|)` to nearest even; nothing but zeros where 127 / max|x| is no number.
+/// For 128 values each: `d = max|x| / 1,016`; `Q = x · (1,016 / max|x|)` is cut into the nearest multiple of 8 and what is
+/// left, each to nearest even; nothing but zeros where 1,016 / max|x| is no number. A block for every 32 values.
 pub(crate) fn quantized(x: &[f32]) -> Vec<Block> {
-    x.chunks(32)
-        .map(|x| {
-            let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            let inverse = 127.0 / max;
-            let mut q = [0; 32];
-            if inverse.is_finite() {
-                for (q, x) in q.iter_mut().zip(x) {
-                    *q = (x * inverse).round_ties_even() as i32;
-                }
-            }
-            Block { q, d: max / 127.0 }
-        })
-        .collect()
-}
-
-/// 16 bits: `Q = x · (32,512 / max|x|)`, cut into the nearest multiple of 256 and what is left, to nearest even and within
-/// ±127; one block of the joined integers for every 32 values.
-pub(crate) fn quantized_wide(x: &[f32]) -> Vec<Block> {
-    x.chunks(32)
-        .map(|x| {
-            let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            let factor = 32_512.0 / max;
+    let of_group = |x: &[f32]| {
+        let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+        let factor = 1_016.0 / max;
+        let block = |x: &[f32]| {
             let mut q = [0; 32];
             if factor.is_finite() {
                 for (q, x) in q.iter_mut().zip(x) {
                     let t = x * factor;
-                    let upper = (t * (1.0 / 256.0)).round_ties_even();
-                    let lower = upper.mul_add(-256.0, t).round_ties_even() as i32;
-                    *q = 256 * upper as i32 + lower.clamp(-127, 127);
+                    let upper = (t * 0.125).round_ties_even();
+                    *q = 8 * upper as i32 + upper.mul_add(-8.0, t).round_ties_even() as i32;
                 }
             }
-            Block { q, d: max / 32_512.0 }
-        })
-        .collect()
+            Block { q, d: max / 1_016.0 }
+        };
+        x.chunks(32).map(block).collect::<Vec<Block>>()
+    };
+    x.chunks(128).flat_map(of_group).collect()
 }
 
 /// One row of weights, taken apart once.
@@ -81,12 +65,14 @@ impl Row {
         match self {
             Row::Floats(w) => w.iter().zip(x).fold(0.0, |acc, (w, x)| w.mul_add(*x, acc)),
             Row::Blocks(form, row) => {
-                let mut acc = 0.0;
                 let per_block = form.len / 32;
-                for (at, x) in blocks.iter().enumerate() {
-                    acc = step(form, &row[at / per_block], at % per_block, x, acc);
-                }
-                acc
+                blocks.chunks(4).enumerate().fold(0.0, |acc, (group, blocks)| {
+                    let part = blocks.iter().enumerate().fold(0.0, |part, (i, x)| {
+                        let at = 4 * group + i;
+                        step(form, &row[at / per_block], at % per_block, x, part)
+                    });
+                    part.mul_add(blocks[0].d, acc)
+                })
             }
         }
     }
@@ -119,15 +105,15 @@ impl Row {
     }
 }
 
-/// Adds 32 values, the `part`-th of the weight block `u`.
-fn step(form: &Form, u: &Unpacked, part: usize, x: &Block, acc: f32) -> f32 {
+/// Adds 32 values, the `at`-th of the weight block `u`, to the sum of a group.
+fn step(form: &Form, u: &Unpacked, at: usize, x: &Block, part: f32) -> f32 {
     let (d, m) = (f16_to_f32(u.d), f16_to_f32(u.m));
     let group_len = form.group.min(32);
-    let first_group = part * 32 / form.group;
+    let first_group = at * 32 / form.group;
     let mut dots = Vec::new();
     let mut sums = Vec::new();
     for (g, x) in x.q.chunks_exact(group_len).enumerate() {
-        let q = &u.q[part * 32 + g * group_len..];
+        let q = &u.q[at * 32 + g * group_len..];
         dots.push(x.iter().zip(q).map(|(x, q)| x * form.integer(*q)).sum::<i32>());
         sums.push(x.iter().sum::<i32>());
     }
@@ -135,22 +121,20 @@ fn step(form: &Form, u: &Unpacked, part: usize, x: &Block, acc: f32) -> f32 {
     let min = |g: usize| i32::from(u.mins[first_group + g]);
 
     if group_len == 16 {
-        // With 8-bit activations every value here is an integer below 2²⁴, and nothing rounds.
         let weighted = |f: &dyn Fn(usize) -> i32, of: &[i32]| {
             (of[0] as f32).mul_add(f(0) as f32, of[1] as f32 * f(1) as f32)
         };
-        let acc = weighted(&scale, &dots).mul_add(d * x.d, acc);
+        let part = weighted(&scale, &dots).mul_add(d, part);
         return match form.offset {
-            Offset::None => acc,
-            _ => (-weighted(&min, &sums)).mul_add(m * x.d, acc),
+            Offset::None => part,
+            _ => (-weighted(&min, &sums)).mul_add(m, part),
         };
     }
-    let scaled = d * scale(0) as f32;
-    let acc = (dots[0] as f32).mul_add(scaled * x.d, acc);
-    let weight = x.d * sums[0] as f32;
+    let part = (dots[0] as f32).mul_add(d * scale(0) as f32, part);
+    let sum = sums[0] as f32;
     match form.offset {
-        Offset::None => acc,
-        Offset::AddM => m.mul_add(weight, acc),
-        Offset::SubMinTimesM => (m * min(0) as f32).mul_add(-weight, acc),
+        Offset::None => part,
+        Offset::AddM => m.mul_add(sum, part),
+        Offset::SubMinTimesM => (m * min(0) as f32).mul_add(-sum, part),
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod weights;
 use std::ops::Range;
 
 use smallmind_kernels::attention::{PageMut, PageRef, PageTask, Partial, padded, page_len};
+use smallmind_kernels::matmul::{ActMeta, ActQuants, TILE, act_blocks, act_len, act_rows};
 use smallmind_kernels::{ALIGN, Kernels, available};
 
 /// SplitMix64: the same numbers on every run.
@@ -109,6 +110,32 @@ impl Aligned {
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.room[self.range.clone()]
+    }
+}
+
+/// Quantized activations.
+pub(crate) struct Quantized {
+    pub(crate) quants: Vec<ActQuants>,
+    pub(crate) metas: Vec<ActMeta>,
+}
+
+impl Quantized {
+    /// Of `x`, `[tokens, k]`, over what a buffer that is used again holds.
+    pub(crate) fn new(kernels: &Kernels, x: &[f32], k: usize) -> Quantized {
+        let tokens = x.len() / k;
+        let len = act_len(tokens, k);
+        let mut this = Quantized { quants: vec![ActQuants::ZERO; len], metas: vec![ActMeta::ZERO; len] };
+        let height = act_rows(tokens).min(TILE);
+        for pass in 0..2 {
+            let tile = height * act_blocks(k);
+            for (t, x) in x.chunks_exact(k).enumerate() {
+                let ones = vec![1.0; act_blocks(k) * 32];
+                let at = t / TILE * tile..(t / TILE + 1) * tile;
+                let (quants, metas) = (&mut this.quants[at.clone()], &mut this.metas[at]);
+                (kernels.quantize)(if pass == 0 { &ones } else { x }, height, t % TILE, quants, metas);
+            }
+        }
+        this
     }
 }
 

@@ -1,9 +1,9 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{ActBlock, Acts, Product, matmul, takes_quantized};
+use smallmind_kernels::matmul::{Acts, Product, matmul, takes_quantized};
 
-use super::activations::{Form, Role};
+use super::activations::{ActBuffer, Form, form, form_for};
 use super::arch::{Activation, Mlp, Position};
 use super::attention;
 use super::pass::{Pass, Span};
@@ -33,12 +33,12 @@ pub(crate) fn forward<'s, P: Probe>(
     probe.stage(Stage::Embed, || embed(pass, s, spans));
     probe.stage(Stage::Rope, || rope_angles(pass, s));
     for (index, layer) in plan.layers.iter().enumerate() {
-        let qkv = Role::Qkv.form(&[&layer.q, &layer.k, &layer.v]);
+        let qkv = form(&[&layer.q, &layer.k, &layer.v]);
         probe.stage(Stage::AttnNorm, || {
-            norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, qkv);
+            norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
         probe.stage(Stage::Qkv, || {
-            let acts = acts(n, &s.h, hidden, &s.blocks, qkv);
+            let acts = s.acts.acts(qkv, &s.h[..n * hidden], hidden);
             let mut products = [
                 product(pass, &layer.q, &mut s.q),
                 product(pass, &layer.k, &mut s.k),
@@ -49,9 +49,9 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
         probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
         probe.stage(Stage::AttnOut, || {
-            let form = Role::AttnOut.form(&[&layer.out]);
-            quantize_rows(pass, form, &s.attn, config.q_dim(), n, &mut s.blocks);
-            let acts = acts(n, &s.attn, config.q_dim(), &s.blocks, form);
+            let (form, k) = (form(&[&layer.out]), config.q_dim());
+            s.acts.make((kernels, pass.pool), form, (&mut s.attn[..n * k], k), &|_, _| {});
+            let acts = s.acts.acts(form, &s.attn[..n * k], k);
             residual(
                 pass,
                 acts,
@@ -62,20 +62,22 @@ pub(crate) fn forward<'s, P: Probe>(
             );
         });
         let up = match &layer.gate {
-            Some(gate) => Role::MlpUp.form(&[gate, &layer.up]),
-            None => Role::MlpUp.form(&[&layer.up]),
+            Some(gate) => form(&[gate, &layer.up]),
+            None => form(&[&layer.up]),
         };
-        let down = Role::MlpDown.form(&[&layer.down]);
+        let (down, ffn) = (form(&[&layer.down]), config.ffn);
         probe.stage(Stage::MlpNorm, || {
-            norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, up);
+            norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
         probe.stage(Stage::MlpUp, || {
-            let acts = acts(n, &s.h, hidden, &s.blocks, up);
+            let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
         });
-        probe.stage(Stage::Activation, || activate(pass, down, n, &mut s.gate, &s.up, &mut s.blocks));
+        probe.stage(Stage::Activation, || {
+            activate(pass, down, &mut s.gate[..n * ffn], &s.up, &mut s.acts);
+        });
         probe.stage(Stage::MlpDown, || {
-            let acts = acts(n, &s.gate, config.ffn, &s.blocks, down);
+            let acts = s.acts.acts(down, &s.gate[..n * ffn], ffn);
             residual(
                 pass,
                 acts,
@@ -90,11 +92,6 @@ pub(crate) fn forward<'s, P: Probe>(
         span.kv.advance(span.tokens.len());
     }
     probe.stage(Stage::Logits, || logits(pass, s, spans))
-}
-
-/// The first `tokens` rows of `k` activations, in the form that a product takes.
-fn acts<'a>(tokens: usize, x: &'a [f32], k: usize, blocks: &'a [ActBlock], form: Form) -> Acts<'a> {
-    Acts { tokens, x: &x[..tokens * k], blocks: &blocks[..tokens * form.blocks(k)] }
 }
 
 fn product<'a>(pass: Pass<'a>, linear: &'a Linear, out: &'a mut [f32]) -> Product<'a> {
@@ -143,14 +140,10 @@ fn rope_angles(pass: Pass<'_>, s: &mut Scratch) {
 }
 
 /// h = norm(x), and its quantized form where a product takes it.
-fn norm_rows(pass: Pass<'_>, w: &NormWeights, x: &[f32], h: &mut [f32], blocks: &mut [ActBlock], form: Form) {
-    let Pass { config, kernels, pool, .. } = pass;
-    let hidden = config.hidden;
-    let per_row = form.blocks(hidden);
-    let n = x.len() / hidden;
-    pool.chunks2(&mut h[..n * hidden], hidden, &mut blocks[..n * per_row], per_row, &|i, h, blocks| {
+fn norm_rows(pass: Pass<'_>, w: &NormWeights, x: &[f32], h: &mut [f32], acts: &mut ActBuffer, form: Form) {
+    let hidden = pass.config.hidden;
+    acts.make((pass.kernels, pass.pool), form, (&mut h[..x.len()], hidden), &|i, h| {
         norm(pass, w, &x[i * hidden..(i + 1) * hidden], h);
-        form.quantize(kernels, h, blocks);
     });
 }
 
@@ -161,13 +154,6 @@ fn norm(pass: Pass<'_>, w: &NormWeights, x: &[f32], out: &mut [f32]) {
         Some(bias) => (pass.kernels.layer_norm)(x, &w.weight, bias, eps, out),
         None => (pass.kernels.rms_norm)(x, &w.weight, eps, out),
     }
-}
-
-fn quantize_rows(pass: Pass<'_>, form: Form, x: &[f32], width: usize, n: usize, blocks: &mut [ActBlock]) {
-    let per_row = form.blocks(width);
-    pass.pool.chunks(&mut blocks[..n * per_row], per_row, &|i, blocks| {
-        form.quantize(pass.kernels, &x[i * width..(i + 1) * width], blocks);
-    });
 }
 
 /// x += W · acts, or x += norm(W · acts) for families that norm what joins the residual stream.
@@ -209,19 +195,21 @@ fn mlp_up(pass: Pass<'_>, layer: &Layer, acts: Acts<'_>, gate: &mut [f32], up: &
     }
 }
 
-fn activate(pass: Pass<'_>, down: Form, n: usize, gate: &mut [f32], up: &[f32], blocks: &mut [ActBlock]) {
+/// gate = act(gate) · up, or act(gate) where the MLP is plain, and its quantized form where a product takes it.
+fn activate(pass: Pass<'_>, down: Form, gate: &mut [f32], up: &[f32], acts: &mut ActBuffer) {
     let Pass { config, kernels, pool, .. } = pass;
     let ffn = config.ffn;
-    let per_row = down.blocks(ffn);
-    pool.chunks2(&mut gate[..n * ffn], ffn, &mut blocks[..n * per_row], per_row, &|i, gate, blocks| {
-        match (config.arch.mlp, config.arch.activation) {
+    acts.make(
+        (kernels, pool),
+        down,
+        (gate, ffn),
+        &|i, gate| match (config.arch.mlp, config.arch.activation) {
             (Mlp::Gated, Activation::Silu) => (kernels.silu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
             (Mlp::Gated, Activation::Gelu) => (kernels.gelu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
             (Mlp::Plain, Activation::Silu) => (kernels.silu)(gate),
             (Mlp::Plain, Activation::Gelu) => (kernels.gelu)(gate),
-        }
-        down.quantize(kernels, gate, blocks);
-    });
+        },
+    );
 }
 
 /// The output product of the rows that asked for it.
@@ -239,9 +227,9 @@ fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut
             wanted += 1;
         }
     }
-    let form = Role::Output.form_for(takes_quantized(plan.output_dtype()));
-    quantize_rows(pass, form, &s.h, hidden, wanted, &mut s.blocks);
-    let acts = acts(wanted, &s.h, hidden, &s.blocks, form);
+    let form = form_for(takes_quantized(plan.output_dtype()));
+    s.acts.make((kernels, pool), form, (&mut s.h[..wanted * hidden], hidden), &|_, _| {});
+    let acts = s.acts.acts(form, &s.h[..wanted * hidden], hidden);
     let out = &mut s.logits[..wanted * vocab];
     let w = plan.arena.get(&plan.output);
     matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);

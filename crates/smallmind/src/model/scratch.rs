@@ -1,8 +1,8 @@
 //! All working memory of a forward pass, planned when a session begins and reused for every token.
 
 use smallmind_kernels::attention::{PAGE, padded};
-use smallmind_kernels::matmul::{ActBlock, act_blocks};
 
+use super::activations::ActBuffer;
 use super::config::Config;
 use super::plan::Plan;
 
@@ -27,8 +27,8 @@ pub(crate) struct Scratch {
     /// `[rows, ffn]`.
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
-    /// Quantized inputs of the product at hand, `[rows, act_blocks(k), 1 or 2 parts]`.
-    pub(crate) blocks: Vec<ActBlock>,
+    /// Quantized inputs of the product at hand.
+    pub(crate) acts: ActBuffer,
     /// Position and sequence of every row.
     pub(crate) rows: Vec<Row>,
     /// `[ropes][rows, rope_dim / 2]`.
@@ -75,7 +75,7 @@ impl Scratch {
             attn: floats(max_rows * config.q_dim()),
             gate: floats(max_rows * config.ffn),
             up: floats(max_rows * config.ffn),
-            blocks: vec![ActBlock::ZERO; max_rows * 2 * act_blocks(widest)],
+            acts: ActBuffer::new(max_rows, widest),
             rows: Vec::with_capacity(max_rows),
             cos: (0..tables).map(|_| floats(max_rows * half)).collect(),
             sin: (0..tables).map(|_| floats(max_rows * half)).collect(),
