@@ -4,26 +4,24 @@
 //!
 //! It builds `smallmind` and itself with optimizations before it measures anything.
 
-mod environment;
-mod kernels;
-mod limits;
 mod options;
 mod programs;
 mod random_model;
-mod roofline;
 mod seed;
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use limits::Limits;
 use options::{Options, target_folder};
-use programs::{FLASH, Ours, Test};
-use roofline::Bytes;
-use table::{Report, Row, Samples, Unit};
+use programs::{FLASH, Ours, Test, answer, version};
+use smallmind_bench::measure::bytes::Bytes;
+use smallmind_bench::measure::kernels;
+use smallmind_bench::measure::machine::Environment;
+use smallmind_bench::measure::roofline::Limits;
+use smallmind_bench::measure::stats::Samples;
+use smallmind_bench::results::{Kind, OURS, Results, Row, Side as Figures, Unit};
 
 /// Tokens of the random model's decode: it is ten times as slow as the others.
 const RANDOM_TOKENS: usize = 64;
@@ -40,7 +38,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(String, bool)> {
     }
     let mut run = Run::new(options)?;
     let complete = run.everything()?;
-    Ok((run.report.markdown(), complete))
+    Ok((run.report.sides_markdown(), complete))
 }
 
 /// The same command by an optimized build: half of what is measured runs in this process.
@@ -60,7 +58,7 @@ struct Run {
     options: Options,
     ours: Ours,
     limits: Limits,
-    report: Report,
+    report: Results,
 }
 
 /// One side of a row: its name and how to take one sample.
@@ -73,17 +71,14 @@ fn side<'a>(name: &str, sample: impl Fn() -> Result<f64> + 'a) -> Side<'a> {
 impl Run {
     fn new(options: Options) -> Result<Run> {
         let ours = Ours::new(target_folder().join("release/smallmind"))?;
-        let mut environment = environment::describe(&options)?;
+        let mut environment = Environment::here();
+        environment.notes = notes(&options);
         let limits = Limits::measure(&options.threads);
-        environment.extend(environment::of_limits(&limits, &options.threads));
-        environment.iter().for_each(|(name, value)| say(&format!("{name}: {value}")));
-        let limits_json = environment::limits_json(&limits);
-        Ok(Run {
-            options,
-            ours,
-            limits,
-            report: Report { environment, limits: limits_json, rows: Vec::new() },
-        })
+        let mut report =
+            Results::new(Kind::Compare, &format!("cargo xtask peers {}", options.line), environment);
+        report.limits = Some(limits.clone());
+        say(&report.environment_markdown());
+        Ok(Run { options, ours, limits, report })
     }
 
     /// Every part that was asked for; whether all rows have figures.
@@ -91,7 +86,12 @@ impl Run {
         self.write()?;
         let (options, limits) = (self.options.clone(), self.limits.clone());
         if options.wants("kernels") {
-            kernels::measure(options.rounds, &limits, |row| self.done(row))?;
+            let mut rows = Vec::new();
+            kernels::measure(options.rounds, &limits, |row| {
+                rows.push(row);
+                Ok(())
+            })?;
+            rows.into_iter().try_for_each(|row| self.done(row))?;
         }
         if options.wants("seed") {
             seed::measure(&options, &limits, |row| self.done(row))?;
@@ -122,7 +122,8 @@ impl Run {
         if self.options.wants("random") {
             self.random()?;
         }
-        Ok(self.report.rows.iter().all(|row| !row.ours.0.is_empty() && !row.note.contains("failed")))
+        let whole = |row: &Row| !row.samples(OURS).0.is_empty() && !row.note.contains("failed");
+        Ok(self.report.rows.iter().all(whole))
     }
 
     /// Depth, batch and the other instruction sets.
@@ -190,8 +191,7 @@ impl Run {
         drop(sides);
         if test.prompt == 0 {
             let bytes = bytes.at(test.depth, test.generated);
-            row.of_limit =
-                self.limits.share(test.threads, bytes, row.ours.median()).filter(|s| s.is_finite());
+            row.of_limit = self.limits.share(test.threads, bytes, row.median()).filter(|s| s.is_finite());
         }
         self.done(row)
     }
@@ -209,7 +209,7 @@ impl Run {
         let mut row = self.alternate("batch", model, threads, name, Unit::TokensPerSecond, &ours, &sides);
         drop(sides);
         let each = bytes.shared(SEQUENCES, test.depth, test.generated);
-        let (rate, set) = (row.ours.median(), bytes.weights);
+        let (rate, set) = (row.median(), bytes.weights);
         row.of_limit = self.limits.bandwidth(threads, set).map(|b| each * rate / b).filter(|s| s.is_finite());
         self.done(row)
     }
@@ -284,23 +284,36 @@ impl Run {
     ) -> Row {
         let subject = model.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let (samples, note) = sample(self.options.rounds, ours, peers);
-        let mut samples = samples.into_iter();
-        let ours = samples.next().unwrap_or_default();
-        let peers = peers.iter().map(|(name, _)| name.clone()).zip(samples).collect();
-        Row { part, subject, threads, test, unit, ours, peers, of_limit: None, note }
+        let names = std::iter::once(OURS.to_owned()).chain(peers.iter().map(|(name, _)| name.clone()));
+        let sides = names.zip(samples).map(|(name, samples)| Figures { name, samples }).collect();
+        Row { note, ..Row::with_sides(part, &subject, threads, &test, unit, sides) }
     }
 
     fn done(&mut self, row: Row) -> Result<()> {
-        say(&row.markdown());
-        self.report.rows.push(row);
+        say(&row.sides_markdown());
+        self.report.push(row);
         self.write()
     }
 
     fn write(&self) -> Result<()> {
         let Some(path) = &self.options.out else { return Ok(()) };
-        let text = serde_json::to_string_pretty(&self.report.json())?;
-        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())
+        Ok(self.report.save(path)?)
     }
+}
+
+/// The other programs' versions, and how the rows are taken.
+fn notes(options: &Options) -> Vec<(String, String)> {
+    let mut notes = vec![("llama.cpp".to_owned(), version(&options.program("llama-bench")))];
+    notes.extend(options.forced.iter().map(|(isa, bench)| (format!("llama.cpp for {isa}"), version(bench))));
+    if let Some(python) = &options.python {
+        let code = "import importlib.metadata as m, platform\n\
+                    print(platform.python_version(), *[f'{p} {m.version(p)}' for p in ('torch', 'onnxruntime')], sep=', ')";
+        let said = answer(Command::new(python).args(["-c", code]));
+        notes.push(("Python".to_owned(), said.map_or_else(|e| e.to_string(), |s| s.trim().to_owned())));
+    }
+    let threads: Vec<String> = options.threads.iter().map(usize::to_string).collect();
+    notes.push(("rounds".to_owned(), format!("{} on {} threads", options.rounds, threads.join(" and "))));
+    notes
 }
 
 /// Samples of the first side and of every other in turn, and what failed.

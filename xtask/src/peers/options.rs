@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) cache: PathBuf,
     pub(crate) out: Option<PathBuf>,
     pub(crate) models: Vec<PathBuf>,
+    /// The arguments as they were written.
+    pub(crate) line: String,
 }
 
 impl Options {
@@ -57,6 +59,7 @@ impl Options {
             cache: target_folder().join("peers"),
             out: None,
             models: Vec::new(),
+            line: arguments.join(" "),
         };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {

@@ -10,11 +10,13 @@ use serde_json::{Value, json};
 use smallmind::preset::{PRESETS, Preset};
 use smallmind::{DType, LoadOptions, Model, Session, SessionOptions};
 
-use super::limits::Limits;
+use smallmind_bench::measure::bytes::Bytes;
+use smallmind_bench::measure::roofline::Limits;
+use smallmind_bench::measure::stats::Samples;
+use smallmind_bench::results::{OURS, Row, Side as Program, Unit};
+
 use super::options::Options;
 use super::programs::answer;
-use super::roofline::Bytes;
-use super::table::{Row, Samples, Unit};
 
 const SEED: u64 = 1;
 const PROMPT: std::ops::Range<u32> = 65..75;
@@ -76,26 +78,20 @@ pub(crate) fn measure(
             for (dtype, side) in ours {
                 let bytes = Bytes::of(&preset.build(dtype, SEED)?)?.at(PROMPT.len(), GENERATED);
                 let of_limit = limits.share(threads, bytes, side.speed.median());
-                let named = |pick: fn(&Side) -> &Samples| {
-                    let named =
-                        PEERS.iter().zip(&peers).map(|((_, name), s)| ((*name).to_owned(), pick(s).clone()));
-                    if options.python.is_some() { named.collect() } else { Vec::new() }
+                let row = |test: &str, unit, pick: fn(&Side) -> &Samples| {
+                    let of =
+                        |name: &str, side: &Side| Program { name: name.into(), samples: pick(side).clone() };
+                    let mut sides = vec![of(OURS, &side)];
+                    if options.python.is_some() {
+                        sides.extend(PEERS.iter().zip(&peers).map(|((_, name), side)| of(name, side)));
+                    }
+                    let subject = format!("seed's {} {dtype}", preset.name);
+                    let note = if fault.is_empty() { "peers in F32".to_owned() } else { fault.clone() };
+                    Row { note, ..Row::with_sides("seed", &subject, threads, test, unit, sides) }
                 };
-                let row = |test: &str, unit, ours, peers, of_limit| Row {
-                    part: "seed",
-                    subject: format!("seed's {} {dtype}", preset.name),
-                    threads,
-                    test: test.to_owned(),
-                    unit,
-                    ours,
-                    peers,
-                    of_limit,
-                    note: if fault.is_empty() { "peers in F32".to_owned() } else { fault.clone() },
-                };
-                let speeds = named(|s| &s.speed);
-                done(row("50 after 10", Unit::TokensPerSecond, side.speed, speeds, of_limit))?;
-                let firsts = named(|s| &s.first_token);
-                done(row("first token", Unit::Microseconds, side.first_token, firsts, None))?;
+                let speed = row("50 after 10", Unit::TokensPerSecond, |s| &s.speed);
+                done(Row { of_limit, ..speed })?;
+                done(row("first token", Unit::Microseconds, |s| &s.first_token))?;
             }
         }
     }

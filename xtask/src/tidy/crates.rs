@@ -14,8 +14,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("smallmind-formats", &["smallmind-kernels"]),
     ("smallmind", &["smallmind-kernels", "smallmind-formats", "smallmind-text"]),
     ("smallmind-hub", &[]),
-    ("smallmind-cli", &["smallmind", "smallmind-hub"]),
-    ("xtask", &["smallmind", "smallmind-formats", "smallmind-kernels"]),
+    ("smallmind-bench", &["smallmind", "smallmind-formats", "smallmind-kernels"]),
+    ("smallmind-cli", &["smallmind", "smallmind-bench", "smallmind-hub"]),
+    ("xtask", &["smallmind", "smallmind-bench", "smallmind-formats"]),
 ];
 /// What turns C or C++ into object files, or finds libraries made of it.
 const C_BUILDERS: &[&str] =

@@ -6,6 +6,10 @@ use super::Tree;
 
 /// Every file that may hold `unsafe`, and what for.
 const FILES: &[(&str, &str)] = &[
+    (
+        "crates/smallmind-bench/src/measure/roofline.rs",
+        "calls loops compiled for instructions that the CPU has",
+    ),
     ("crates/smallmind-cli/src/alloc.rs", "the counting allocator"),
     ("crates/smallmind-formats/src/map.rs", "maps a file"),
     ("crates/smallmind-kernels/src/aligned.rs", "bytes seen as units, checked for size and alignment"),
@@ -21,7 +25,6 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/threads.rs", "lends a closure to the workers for one call"),
     ("crates/smallmind/tests/sampling.rs", "a counting allocator"),
     ("crates/smallmind/tests/session.rs", "a counting allocator"),
-    ("xtask/src/peers/limits.rs", "calls loops compiled for instructions that the CPU has"),
 ];
 
 pub(super) fn check(tree: &Tree) -> Result<Vec<String>> {

@@ -4,7 +4,6 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
 use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, padded, page_len};
 use smallmind_kernels::matmul::{
     Acts, FileRows, PackedRef, Product, RowOrder, matmul, pack_rows, packed_bytes,
@@ -12,8 +11,10 @@ use smallmind_kernels::matmul::{
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{ALIGN, DType, Kernels, kernels};
 
-use super::limits::{Limits, fma_peak};
-use super::table::{Row, Samples, Unit};
+use super::roofline::{Arithmetic, Limits};
+use super::stats::Samples;
+use crate::results::{Row, Unit};
+use crate::{Error, Result};
 
 /// Sides of the square products.
 const SIDES: [usize; 4] = [128, 256, 512, 1024];
@@ -24,35 +25,38 @@ const ROWS: usize = 64;
 const LEAST: Duration = Duration::from_millis(20);
 
 /// Every row, `rounds` samples each.
-pub(crate) fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row) -> Result<()>) -> Result<()> {
-    let kernels = kernels()?;
-    let peak = fma_peak();
+///
+/// # Errors
+/// Where `SMALLMIND_ISA` names what this CPU lacks, or the first error of `done`.
+pub fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row) -> Result<()>) -> Result<()> {
+    let kernels = kernels().map_err(smallmind::Error::from)?;
+    let peak = limits.peak(1, Arithmetic::F32);
     for side in SIDES {
         let (samples, operations) = (product(kernels, side, rounds)?, 2.0 * (side as f64).powi(3));
-        let gflops = Samples(samples.iter().map(|s| operations / s / 1e9).collect());
-        let of_limit = peak.map(|(peak, _)| gflops.median() / peak);
-        let note = peak.map_or(String::new(), |(peak, isa)| format!("FMA peak {peak:.0} GFLOP/s with {isa}"));
-        done(row(format!("MatMul {side} F32"), Unit::Gflops, gflops, of_limit, note))?;
+        let gflops: Samples = samples.iter().map(|s| operations / s / 1e9).collect();
+        let of_limit = peak.map(|peak| gflops.median() / peak.gops);
+        let note =
+            peak.map_or(String::new(), |p| format!("FMA peak {:.0} GFLOP/s with {}", p.gops, p.instructions));
+        done(row(&format!("MatMul {side} F32"), Unit::Gflops, gflops, of_limit, note))?;
     }
     for (name, streams, operation) in operations() {
         let samples = elementwise(kernels, operation, rounds);
         let bytes = (streams * 4 * WIDTH * ROWS) as f64;
-        let rates = Samples(samples.iter().map(|s| bytes / s / 1e9).collect());
+        let rates: Samples = samples.iter().map(|s| bytes / s / 1e9).collect();
         let of_limit = limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
         let note = format!("{streams} streams of {ROWS} × {WIDTH}; the limit is read-only");
-        done(row(name.to_owned(), Unit::GigabytesPerSecond, rates, of_limit, note))?;
+        done(row(name, Unit::GigabytesPerSecond, rates, of_limit, note))?;
     }
     let (samples, bytes) = attention(kernels, rounds);
-    let rates = Samples(samples.iter().map(|s| bytes / s / 1e9).collect());
+    let rates: Samples = samples.iter().map(|s| bytes / s / 1e9).collect();
     let of_limit = limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
     let note = "one query of 64 values, 2,048 positions in F16".to_owned();
-    done(row("attention with softmax".to_owned(), Unit::GigabytesPerSecond, rates, of_limit, note))?;
+    done(row("attention with softmax", Unit::GigabytesPerSecond, rates, of_limit, note))?;
     Ok(())
 }
 
-fn row(test: String, unit: Unit, ours: Samples, of_limit: Option<f64>, note: String) -> Row {
-    let (subject, peers) = ("kernels".to_owned(), Vec::new());
-    Row { part: "kernels", subject, threads: 1, test, unit, ours, peers, of_limit, note }
+fn row(test: &str, unit: Unit, ours: Samples, of_limit: Option<f64>, note: String) -> Row {
+    Row { of_limit, note, ..Row::ours("kernels", "kernels", 1, test, unit, ours.0) }
 }
 
 /// Seconds of one call, `rounds` times: the best of the calls within each sample, each on a state made ready before.
@@ -77,15 +81,21 @@ fn values(n: usize) -> Vec<f32> {
 
 fn product(kernels: &Kernels, side: usize, rounds: usize) -> Result<Vec<f64>> {
     let bytes: Vec<u8> = values(side * side).iter().flat_map(|v| v.to_le_bytes()).collect();
-    let len = packed_bytes(DType::F32, side, side).context("the matrix is too large")?;
+    let len =
+        packed_bytes(DType::F32, side, side).ok_or_else(|| Error::Usage("the matrix is too large".into()))?;
     let mut memory = vec![0u8; len + ALIGN];
     let from = memory.as_ptr().align_offset(ALIGN);
     let packed = &mut memory[from..from + len];
     let rows = FileRows { dtype: DType::F32, bytes: &bytes, rows: side, k: side, order: RowOrder::Natural };
     pack_rows(rows, DType::F32, 0, packed);
-    let w =
-        PackedRef::new(DType::F32, side, side, packed).context("packed rows have the size of their shape")?;
-    let (x, mut out, pool) = (values(side * side), vec![0.0; side * side], Pool::new(1)?);
+    let Some(w) = PackedRef::new(DType::F32, side, side, packed) else {
+        unreachable!("packed rows have the size of their shape");
+    };
+    let (x, mut out, pool) = (
+        values(side * side),
+        vec![0.0; side * side],
+        Pool::new(1).map_err(|cause| Error::System { what: "a thread".into(), cause })?,
+    );
     let call = |out: &mut Vec<f32>| {
         let acts = Acts { tokens: side, x: black_box(&x), blocks: &[] };
         matmul(kernels, &pool, acts, &mut [Product { w, bias: None, out, stride: side, accumulate: false }]);
@@ -162,6 +172,6 @@ mod tests {
         })
         .unwrap();
         assert_eq!(rows.len(), SIDES.len() + operations().len() + 1);
-        assert!(rows.iter().all(|r| r.ours.median() > 0.0 && r.ours.median().is_finite()));
+        assert!(rows.iter().all(|r| r.median() > 0.0 && r.median().is_finite()));
     }
 }

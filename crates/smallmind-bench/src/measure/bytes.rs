@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use smallmind::{Config, Gguf, KvCache, KvPrecision};
+
+use crate::Result;
 
 /// What a token of this model reads.
 #[derive(Clone, Debug)]
-pub(crate) struct Bytes {
+pub struct Bytes {
     /// The matrices and vectors of every layer and of the output, as stored.
-    pub(crate) weights: f64,
+    pub weights: f64,
     /// K and V of one position of one layer, in half precision.
     layer_kv: f64,
     /// The positions that each layer can see, at most.
@@ -17,12 +18,19 @@ pub(crate) struct Bytes {
 }
 
 impl Bytes {
-    pub(crate) fn of_file(path: &Path) -> Result<Bytes> {
-        let gguf = Gguf::open(path).with_context(|| path.display().to_string())?;
-        Bytes::of(&gguf).with_context(|| path.display().to_string())
+    /// Of a model file.
+    ///
+    /// # Errors
+    /// Where the file is no model that we read.
+    pub fn of_file(path: &Path) -> Result<Bytes> {
+        Bytes::of(&Gguf::open(path)?)
     }
 
-    pub(crate) fn of(gguf: &Gguf) -> Result<Bytes> {
+    /// Of an opened file.
+    ///
+    /// # Errors
+    /// Where its numbers are no model's that we know.
+    pub fn of(gguf: &Gguf) -> Result<Bytes> {
         let config = Config::read(gguf)?;
         // Of an embedding one row is read, unless it is the output matrix as well.
         let tied = gguf.tensor("output.weight").is_none();
@@ -39,14 +47,14 @@ impl Bytes {
     }
 
     /// Of one token on average, while `generated` tokens are decoded behind `depth`.
-    pub(crate) fn at(&self, depth: usize, generated: usize) -> f64 {
+    pub fn at(&self, depth: usize, generated: usize) -> f64 {
         let positions = depth + generated / 2;
         let seen: usize = self.windows.iter().map(|window| positions.min(*window)).sum();
         self.weights + self.layer_kv * seen as f64
     }
 
     /// Of one sequence's token where `sequences` decode together and share the weights.
-    pub(crate) fn shared(&self, sequences: usize, depth: usize, generated: usize) -> f64 {
+    pub fn shared(&self, sequences: usize, depth: usize, generated: usize) -> f64 {
         self.at(depth, generated) - self.weights + self.weights / sequences as f64
     }
 }
