@@ -97,7 +97,7 @@ fn product(kernels: &Kernels, side: usize, rounds: usize) -> Result<Vec<f64>> {
         Pool::new(1).map_err(|cause| Error::System { what: "a thread".into(), cause })?,
     );
     let call = |out: &mut Vec<f32>| {
-        let acts = Acts { tokens: side, x: black_box(&x), blocks: &[] };
+        let acts = Acts { tokens: side, x: black_box(&x), quants: &[], metas: &[] };
         matmul(kernels, &pool, acts, &mut [Product { w, bias: None, out, stride: side, accumulate: false }]);
         black_box(out);
     };
