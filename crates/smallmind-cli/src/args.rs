@@ -127,7 +127,8 @@ pub(crate) struct SessionArgs {
     /// Storage of K and V [default: f16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE", help_heading = "Model")]
     pub(crate) kv_type: Option<KvType>,
-    /// How prompts are computed: exact gives the bits of decoding one token at a time
+    /// How prompts are computed: exact gives the bits of decoding one token at a time; fast multiplies in bfloat16,
+    /// where the CPU has matrix units for it
     #[arg(long, value_enum, default_value = "exact", value_name = "HOW", help_heading = "Model")]
     pub(crate) prefill: Prefill,
     /// Tokens of one prefill pass: changes speed and working memory, no result
@@ -307,6 +308,9 @@ pub(crate) struct BenchArgs {
     /// Storage of K and V [default: f16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
+    /// How prompts are computed: exact, or fast (bfloat16)
+    #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
+    pub(crate) prefill: Prefill,
     /// Tokens of one prefill pass
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = chunk)]
     pub(crate) chunk: usize,

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use smallmind::{Batch, Model, Session, SessionOptions};
+use smallmind::{Batch, Model, PrefillClass, Session, SessionOptions};
 
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, Prefill};
 use crate::interrupt::Guard;
 use crate::output::Interrupted;
 use crate::resolve;
@@ -46,7 +46,12 @@ pub(crate) fn measure(
     interrupt: &Guard,
 ) -> Result<Vec<Duration>> {
     let context = test.depth.saturating_add(test.prompt + test.generate);
-    let options = SessionOptions { context: Some(context), chunk: args.chunk, kv: resolve::kv(args.kv_type) };
+    let prefill = match args.prefill {
+        Prefill::Exact => PrefillClass::Exact,
+        Prefill::Fast => PrefillClass::Fast,
+    };
+    let kv = resolve::kv(args.kv_type);
+    let options = SessionOptions { context: Some(context), chunk: args.chunk, prefill, kv };
     let sessions: smallmind::Result<Vec<Session>> =
         (0..test.batch).map(|_| Session::new(model, &options)).collect();
     let mut sessions = sessions?;
@@ -84,7 +89,7 @@ pub(crate) fn measure(
 fn generate(sessions: &mut [Session], batch: &mut Batch, tokens: &[u32]) -> Result<()> {
     if let [session] = sessions {
         for token in tokens {
-            session.prefill(std::slice::from_ref(token))?;
+            session.decode(*token)?;
         }
         return Ok(());
     }

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use smallmind::{Gguf, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions, cpus};
+use smallmind::{
+    Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, cpus,
+};
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
 
 use crate::args::{KvType, ModelArgs, Prefill, PresetChoice, SamplingArgs, Seed, SessionArgs, SourceArgs};
@@ -142,9 +144,21 @@ pub(crate) fn kv(flag: Option<KvType>) -> Option<KvPrecision> {
 
 /// An empty conversation.
 pub(crate) fn session(model: &Model, args: &SessionArgs, out: &Out) -> Result<Session> {
-    if args.prefill == Prefill::Fast {
-        out.note("the fast prefill is not part of this version: using the exact one");
-    }
     let context = (args.ctx > 0).then_some(args.ctx);
-    Ok(Session::new(model, &SessionOptions { context, chunk: args.chunk, kv: kv(args.kv_type) })?)
+    let prefill = prefill(model, args.prefill, out);
+    Ok(Session::new(model, &SessionOptions { context, chunk: args.chunk, prefill, kv: kv(args.kv_type) })?)
+}
+
+/// The class of prompts; says where the fast one is not to be had.
+pub(crate) fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
+    match flag {
+        Prefill::Exact => PrefillClass::Exact,
+        Prefill::Fast => {
+            if !model.offers_fast_prefill() {
+                let why = if model.is_precise() { "--precise has none" } else { "this CPU has no AMX" };
+                out.note(&format!("no fast prefill ({why}): prompts are computed exactly"));
+            }
+            PrefillClass::Fast
+        }
+    }
 }

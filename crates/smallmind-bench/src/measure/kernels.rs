@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, padded, page_len};
 use smallmind_kernels::matmul::{
-    Acts, FileRows, PackedRef, Product, RowOrder, matmul, pack_rows, packed_bytes,
+    Acts, Class, FileRows, PackedRef, Product, RowOrder, matmul, pack_rows, packed_bytes,
 };
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{ALIGN, DType, Kernels, kernels};
@@ -97,7 +97,7 @@ fn product(kernels: &Kernels, side: usize, rounds: usize) -> Result<Vec<f64>> {
         Pool::new(1).map_err(|cause| Error::System { what: "a thread".into(), cause })?,
     );
     let call = |out: &mut Vec<f32>| {
-        let acts = Acts { tokens: side, x: black_box(&x), quants: &[], metas: &[] };
+        let acts = Acts { tokens: side, x: black_box(&x), quants: &[], metas: &[], class: Class::Exact };
         matmul(kernels, &pool, acts, &mut [Product { w, bias: None, out, stride: side, accumulate: false }]);
         black_box(out);
     };

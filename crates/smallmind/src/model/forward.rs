@@ -1,7 +1,7 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{Acts, Product, matmul, takes_quantized};
+use smallmind_kernels::matmul::{Acts, Class, Product, matmul, takes_quantized};
 
 use super::activations::{ActBuffer, Form, form, form_for};
 use super::arch::{Activation, Mlp, Position};
@@ -33,7 +33,7 @@ pub(crate) fn forward<'s, P: Probe>(
     probe.stage(Stage::Embed, || embed(pass, s, spans));
     probe.stage(Stage::Rope, || rope_angles(pass, s));
     for (index, layer) in plan.layers.iter().enumerate() {
-        let qkv = form(&[&layer.q, &layer.k, &layer.v]);
+        let qkv = form(pass.class, &[&layer.q, &layer.k, &layer.v]);
         probe.stage(Stage::AttnNorm, || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
@@ -49,7 +49,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
         probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
         probe.stage(Stage::AttnOut, || {
-            let (form, k) = (form(&[&layer.out]), config.q_dim());
+            let (form, k) = (form(pass.class, &[&layer.out]), config.q_dim());
             s.acts.make((kernels, pass.pool), form, (&mut s.attn[..n * k], k), &|_, _| {});
             let acts = s.acts.acts(form, &s.attn[..n * k], k);
             residual(
@@ -62,10 +62,10 @@ pub(crate) fn forward<'s, P: Probe>(
             );
         });
         let up = match &layer.gate {
-            Some(gate) => form(&[gate, &layer.up]),
-            None => form(&[&layer.up]),
+            Some(gate) => form(pass.class, &[gate, &layer.up]),
+            None => form(pass.class, &[&layer.up]),
         };
-        let (down, ffn) = (form(&[&layer.down]), config.ffn);
+        let (down, ffn) = (form(pass.class, &[&layer.down]), config.ffn);
         probe.stage(Stage::MlpNorm, || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
@@ -101,7 +101,7 @@ fn product<'a>(pass: Pass<'a>, linear: &'a Linear, out: &'a mut [f32]) -> Produc
 
 /// x[row] = embedding[token] · scale (+ the learned position).
 fn embed(pass: Pass<'_>, s: &mut Scratch, spans: &[Span<'_>]) {
-    let Pass { config, plan, gguf, kernels, pool } = pass;
+    let Pass { config, plan, gguf, kernels, pool, .. } = pass;
     let hidden = config.hidden;
     let Some(table) = gguf.tensor("token_embd.weight") else { return };
     let (data, dtype) = (gguf.data(table), table.dtype);
@@ -227,7 +227,7 @@ fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut
             wanted += 1;
         }
     }
-    let form = form_for(takes_quantized(plan.output_dtype()));
+    let form = form_for(Class::Exact, takes_quantized(plan.output_dtype()));
     s.acts.make((kernels, pool), form, (&mut s.h[..wanted * hidden], hidden), &|_, _| {});
     let acts = s.acts.acts(form, &s.h[..wanted * hidden], hidden);
     let out = &mut s.logits[..wanted * vocab];

@@ -16,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use smallmind_formats::Gguf;
+use smallmind_kernels::matmul::Class;
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{Kernels, kernels};
 use smallmind_text::{ChatTemplate, Tokenizer};
@@ -183,9 +184,15 @@ impl Model {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    pub(crate) fn pass(&self) -> Pass<'_> {
+    /// Whether [`crate::PrefillClass::Fast`] is to be had: on a CPU with matrix units for bfloat16, for models that
+    /// are not loaded as precise.
+    pub fn offers_fast_prefill(&self) -> bool {
+        self.inner.kernels.fast.is_some() && !self.inner.precise
+    }
+
+    pub(crate) fn pass(&self, class: Class) -> Pass<'_> {
         let i = &*self.inner;
-        Pass { config: &i.config, plan: &i.plan, gguf: &i.gguf, kernels: i.kernels, pool: &i.pool }
+        Pass { config: &i.config, plan: &i.plan, gguf: &i.gguf, kernels: i.kernels, pool: &i.pool, class }
     }
 
     pub(crate) fn plan(&self) -> &Plan {

@@ -1,6 +1,8 @@
 //! Several conversations decoded together: weights are read once for all of them. Each gets the bits that it would get
 //! alone.
 
+use smallmind_kernels::matmul::Class;
+
 use super::Session;
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -61,7 +63,7 @@ impl Batch {
             .zip(tokens)
             .map(|(s, token)| Span { tokens: std::slice::from_ref(token), kv: &mut s.kv, logits: 1 })
             .collect();
-        let logits = forward(self.model.pass(), &mut self.scratch, &mut spans, &mut Off);
+        let logits = forward(self.model.pass(Class::Exact), &mut self.scratch, &mut spans, &mut Off);
         for (session, token) in sessions.iter_mut().zip(tokens) {
             session.tokens.push(*token);
             session.logit_rows = 0;

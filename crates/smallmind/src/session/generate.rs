@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use smallmind_text::TextStream;
 
 use super::Session;
+use smallmind_kernels::matmul::Class;
+
 use crate::error::{Error, Result};
 use crate::profile::{Off, Probe};
 use crate::sample::{Sampler, SamplingParams, TokenLogprob, top_logprobs};
@@ -195,7 +197,7 @@ impl<P: Probe> Generation<'_, P> {
                 return Ok(self.end(Finish::Length, None));
             }
             self.session.reserve(1);
-            self.session.pass(&[token], 1, &mut self.probe);
+            self.session.pass(Class::Exact, &[token], 1, &mut self.probe);
             self.pending = None;
         }
         let logits = self.session.logits_mut();
