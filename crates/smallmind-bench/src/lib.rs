@@ -6,6 +6,9 @@
 
 mod error;
 pub mod measure;
+pub mod profile;
 pub mod results;
+pub mod scenario;
+pub mod speed;
 
 pub use error::{Error, Result};

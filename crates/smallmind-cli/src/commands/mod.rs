@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod list;
 mod perplexity;
+mod profile;
 mod pull;
 mod rm;
 mod run;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, out),
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
+        Command::Profile(args) => profile::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Show(args) => show::run(&args, out),

@@ -10,7 +10,7 @@ use super::pass::{Pass, Span};
 use super::plan::{Layer, Linear, NormWeights};
 use super::scratch::{Row, Scratch};
 use super::weights::dequantize;
-use crate::profile::{Probe, Stage};
+use crate::profile::{PassShape, Probe, Stage};
 
 /// Computes the spans' tokens and appends them to their caches. Returns the logits that were asked for,
 /// `[rows, vocab]`, spans in order.
@@ -30,14 +30,18 @@ pub(crate) fn forward<'s, P: Probe>(
     let n = s.rows.len();
     let hidden = config.hidden;
 
-    probe.stage(Stage::Embed, || embed(pass, s, spans));
-    probe.stage(Stage::Rope, || rope_angles(pass, s));
+    probe.begin(Stage::Pass.into());
+    probe.pass(shape(spans));
+    probe.stage(Stage::Embed.into(), || embed(pass, s, spans));
+    probe.stage(Stage::Rope.into(), || rope_angles(pass, s));
     for (index, layer) in plan.layers.iter().enumerate() {
+        let of = |stage: Stage| stage.of_layer(index);
+        probe.begin(of(Stage::Layer));
         let qkv = Role::Qkv.form(&[&layer.q, &layer.k, &layer.v]);
-        probe.stage(Stage::AttnNorm, || {
+        probe.stage(of(Stage::AttnNorm), || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, qkv);
         });
-        probe.stage(Stage::Qkv, || {
+        probe.stage(of(Stage::Qkv), || {
             let acts = acts(n, &s.h, hidden, &s.blocks, qkv);
             let mut products = [
                 product(pass, &layer.q, &mut s.q),
@@ -46,50 +50,53 @@ pub(crate) fn forward<'s, P: Probe>(
             ];
             matmul(kernels, pass.pool, acts, &mut products);
         });
-        probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
-        probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
-        probe.stage(Stage::AttnOut, || {
-            let form = Role::AttnOut.form(&[&layer.out]);
+        probe.stage(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
+        probe.stage(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
+        probe.begin(of(Stage::AttnOut));
+        let form = Role::AttnOut.form(&[&layer.out]);
+        probe.stage(of(Stage::Quantize), || {
             quantize_rows(pass, form, &s.attn, config.q_dim(), n, &mut s.blocks);
-            let acts = acts(n, &s.attn, config.q_dim(), &s.blocks, form);
-            residual(
-                pass,
-                acts,
-                &layer.out,
-                layer.post_attn_norm.as_deref(),
-                &mut s.x,
-                [&mut s.h, &mut s.h2],
-            );
         });
+        let joined = Joined { layer: index, linear: &layer.out, post: layer.post_attn_norm.as_deref() };
+        let attn = acts(n, &s.attn, config.q_dim(), &s.blocks, form);
+        joined.residual(pass, attn, &mut s.x, [&mut s.h, &mut s.h2], probe);
+        probe.end();
         let up = match &layer.gate {
             Some(gate) => Role::MlpUp.form(&[gate, &layer.up]),
             None => Role::MlpUp.form(&[&layer.up]),
         };
         let down = Role::MlpDown.form(&[&layer.down]);
-        probe.stage(Stage::MlpNorm, || {
+        probe.stage(of(Stage::MlpNorm), || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.blocks, up);
         });
-        probe.stage(Stage::MlpUp, || {
+        probe.stage(of(Stage::MlpUp), || {
             let acts = acts(n, &s.h, hidden, &s.blocks, up);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
         });
-        probe.stage(Stage::Activation, || activate(pass, down, n, &mut s.gate, &s.up, &mut s.blocks));
-        probe.stage(Stage::MlpDown, || {
-            let acts = acts(n, &s.gate, config.ffn, &s.blocks, down);
-            residual(
-                pass,
-                acts,
-                &layer.down,
-                layer.post_mlp_norm.as_deref(),
-                &mut s.x,
-                [&mut s.h, &mut s.h2],
-            );
-        });
+        probe.stage(of(Stage::Activation), || activate(pass, down, n, &mut s.gate, &s.up, &mut s.blocks));
+        probe.begin(of(Stage::MlpDown));
+        let joined = Joined { layer: index, linear: &layer.down, post: layer.post_mlp_norm.as_deref() };
+        let gated = acts(n, &s.gate, config.ffn, &s.blocks, down);
+        joined.residual(pass, gated, &mut s.x, [&mut s.h, &mut s.h2], probe);
+        probe.end();
+        probe.end();
     }
     for span in spans.iter_mut() {
         span.kv.advance(span.tokens.len());
     }
-    probe.stage(Stage::Logits, || logits(pass, s, spans))
+    let out = logits(pass, s, spans, probe);
+    probe.end();
+    out
+}
+
+/// What the pass is to compute.
+fn shape(spans: &[Span<'_>]) -> PassShape {
+    PassShape {
+        rows: spans.iter().map(|s| s.tokens.len()).sum(),
+        sequences: spans.len(),
+        before: spans.iter().map(|s| s.kv.len()).sum(),
+        logits: spans.iter().map(|s| s.logits).sum(),
+    }
 }
 
 /// The first `tokens` rows of `k` activations, in the form that a product takes.
@@ -170,32 +177,47 @@ fn quantize_rows(pass: Pass<'_>, form: Form, x: &[f32], width: usize, n: usize, 
     });
 }
 
-/// x += W · acts, or x += norm(W · acts) for families that norm what joins the residual stream.
-fn residual(
-    pass: Pass<'_>,
-    acts: Acts<'_>,
-    linear: &Linear,
-    post: Option<&[f32]>,
-    x: &mut [f32],
-    [h, h2]: [&mut [f32]; 2],
-) {
-    let Pass { config, kernels, pool, .. } = pass;
-    let hidden = config.hidden;
-    let n = acts.tokens;
-    match post {
-        None => {
-            let mut p = product(pass, linear, &mut x[..n * hidden]);
-            p.accumulate = true;
-            matmul(kernels, pool, acts, &mut [p]);
-        }
-        Some(weight) => {
-            let out = &mut h2[..n * hidden];
-            matmul(kernels, pool, acts, &mut [product(pass, linear, out)]);
-            let out = &*out;
-            pool.chunks2(&mut x[..n * hidden], hidden, &mut h[..n * hidden], hidden, &|i, x, h| {
-                (kernels.rms_norm)(&out[i * hidden..(i + 1) * hidden], weight, config.norm_eps, h);
-                (kernels.add)(x, h);
-            });
+/// A product whose result joins the residual stream.
+struct Joined<'a> {
+    layer: usize,
+    linear: &'a Linear,
+    /// Of families that norm what joins.
+    post: Option<&'a [f32]>,
+}
+
+impl Joined<'_> {
+    /// x += W · acts, or x += norm(W · acts).
+    fn residual<P: Probe>(
+        &self,
+        pass: Pass<'_>,
+        acts: Acts<'_>,
+        x: &mut [f32],
+        [h, h2]: [&mut [f32]; 2],
+        probe: &mut P,
+    ) {
+        let Pass { config, kernels, pool, .. } = pass;
+        let hidden = config.hidden;
+        let n = acts.tokens;
+        let of = |stage: Stage| stage.of_layer(self.layer);
+        match self.post {
+            None => probe.stage(of(Stage::Product), || {
+                let mut p = product(pass, self.linear, &mut x[..n * hidden]);
+                p.accumulate = true;
+                matmul(kernels, pool, acts, &mut [p]);
+            }),
+            Some(weight) => {
+                let out = &mut h2[..n * hidden];
+                probe.stage(of(Stage::Product), || {
+                    matmul(kernels, pool, acts, &mut [product(pass, self.linear, out)]);
+                });
+                let out = &*out;
+                probe.stage(of(Stage::PostNorm), || {
+                    pool.chunks2(&mut x[..n * hidden], hidden, &mut h[..n * hidden], hidden, &|i, x, h| {
+                        (kernels.rms_norm)(&out[i * hidden..(i + 1) * hidden], weight, config.norm_eps, h);
+                        (kernels.add)(x, h);
+                    });
+                });
+            }
         }
     }
 }
@@ -224,10 +246,16 @@ fn activate(pass: Pass<'_>, down: Form, n: usize, gate: &mut [f32], up: &[f32], 
     });
 }
 
-/// The output product of the rows that asked for it.
-fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut [f32] {
+/// The last norm and the output product of the rows that asked for it.
+fn logits<'s, P: Probe>(
+    pass: Pass<'_>,
+    s: &'s mut Scratch,
+    spans: &[Span<'_>],
+    probe: &mut P,
+) -> &'s mut [f32] {
     let Pass { config, plan, kernels, pool, .. } = pass;
     let (hidden, vocab) = (config.hidden, config.vocab);
+    probe.begin(Stage::Logits.into());
     let mut wanted = 0;
     let mut row = 0;
     for span in spans {
@@ -240,10 +268,13 @@ fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut
         }
     }
     let form = Role::Output.form_for(takes_quantized(plan.output_dtype()));
-    quantize_rows(pass, form, &s.h, hidden, wanted, &mut s.blocks);
+    probe.stage(Stage::Quantize.into(), || quantize_rows(pass, form, &s.h, hidden, wanted, &mut s.blocks));
     let acts = acts(wanted, &s.h, hidden, &s.blocks, form);
     let out = &mut s.logits[..wanted * vocab];
     let w = plan.arena.get(&plan.output);
-    matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
+    probe.stage(Stage::Product.into(), || {
+        matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
+    });
+    probe.end();
     &mut s.logits[..wanted * vocab]
 }
