@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod profile;
+pub(crate) mod compare;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,13 @@ pub(crate) enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Show where time and memory go: hot paths, allocators, call tree, distance from the machine's limit
     Profile(Box<profile::ProfileArgs>),
+    /// Do the same work on SmallMind and on the programs found on this machine, side by side
+    Compare(Box<compare::CompareArgs>),
+    /// Make reports out of saved results
+    Report(compare::ReportArgs),
+    /// Answer the comparison's requests on stdin (docs/adding-a-peer.md)
+    #[command(hide = true)]
+    Peer(Box<compare::PeerArgs>),
     /// Download a model
     Pull(PullArgs),
     /// List the models of this machine

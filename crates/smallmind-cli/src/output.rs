@@ -170,6 +170,12 @@ pub(crate) fn command_line() -> String {
     std::iter::once("smallmind".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
+/// What was typed, for those who want the same again.
+pub(crate) fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
+    std::iter::once("smallmind".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
 /// `run --json`.
 #[derive(Serialize)]
 pub(crate) struct RunDocument<'a> {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod perplexity;
 mod preset;
 mod profile;
