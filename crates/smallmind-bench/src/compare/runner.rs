@@ -238,7 +238,8 @@ impl Run<'_> {
         let mut round =
             Round { run: self, questions, work, sides, rows: self.rows(), ours: Vec::new(), number: 0 };
         round.sizes();
-        let name = format!("{}, {} threads", self.subject.name(), self.threads);
+        let plural = if self.threads == 1 { "" } else { "s" };
+        let name = format!("{}, {} thread{plural}", self.subject.name(), self.threads);
         let (rows, facts, counts) = (results.rows.len(), detail.sides.len(), detail.measured.len());
         loop {
             let round_begun = Instant::now();
@@ -359,6 +360,9 @@ impl Round<'_> {
     fn all(&mut self, watch: &mut Watch<'_>) -> bool {
         for task in self.tasks() {
             for at in 0..self.sides.len() {
+                if watch.cancel.is_cancelled() {
+                    return false;
+                }
                 if !self.sides[at].can(task.needs()) {
                     continue;
                 }

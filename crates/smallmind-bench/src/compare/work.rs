@@ -206,20 +206,27 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     tokenizer.encode(text, Encode { add_special: true, parse_special: false })
 }
 
-/// A beginning of the text that is `n` tokens: whoever tokenizes it gets the same ones.
+/// A beginning of the text that is `n` tokens, or just below where none has exactly as many: whoever tokenizes it gets
+/// the same ones.
 fn prompt<'a>(tokenizer: &Tokenizer, text: &'a Text, n: usize) -> Result<(Vec<u32>, &'a str)> {
     let ends: Vec<usize> = text.text.char_indices().map(|(i, c)| i + c.len_utf8()).collect();
-    let tokens = |at: usize| encode(tokenizer, &text.text[..ends[at]]);
     let about = ends.partition_point(|end| encode(tokenizer, &text.text[..*end]).len() < n);
-    let near = about.saturating_sub(AROUND)..(about + AROUND).min(ends.len());
-    // A last blank is dropped by some readers, and may join what comes next.
-    let whole = |at: &usize| !text.text[..ends[*at]].ends_with(char::is_whitespace);
-    let found = near.filter(whole).find_map(|at| Some((tokens(at), at)).filter(|(ids, _)| ids.len() == n));
-    let (ids, at) = found.ok_or_else(|| {
+    if about == ends.len() {
         let (name, has) = (&text.name, encode(tokenizer, &text.text).len());
-        Error::Usage(format!("{name} has {has} tokens, and a prompt of {n} is asked for: give a longer text"))
-    })?;
-    Ok((ids, &text.text[..ends[at]]))
+        return Err(Error::Usage(format!(
+            "{name} has {has} tokens, and a prompt of {n} is asked for: give a longer text"
+        )));
+    }
+    let near = about.saturating_sub(AROUND)..(about + AROUND).min(ends.len());
+    let beginnings = near.map(|at| &text.text[..ends[at]]);
+    // A last blank is dropped by some readers, and may join what comes next.
+    let best = beginnings
+        .map(|prefix| (encode(tokenizer, prefix), prefix))
+        .filter(|(ids, prefix)| ids.len() <= n && !prefix.ends_with(char::is_whitespace))
+        .max_by_key(|(ids, _)| ids.len());
+    best.ok_or_else(|| {
+        Error::Usage(format!("{} has no beginning of {n} tokens: take another number", text.name))
+    })
 }
 
 /// A folder that is there as long as this lives.
@@ -258,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn prompts_have_exactly_their_tokens_as_ids_and_as_text() {
+    fn prompts_are_the_same_tokens_as_ids_and_as_text() {
         let folder = tempfile::tempdir().unwrap();
         let text = Text { name: "t".into(), text: "Ünïcode and words, ".repeat(100) };
         let work = Work { prompts: vec![20, 31], first: 8, batch: (10, 4), ..Work::default() };
@@ -266,7 +273,8 @@ mod tests {
         for (prompt, n) in
             questions.prompts.iter().chain([&questions.first, &questions.batch]).zip([20, 31, 8, 10])
         {
-            assert_eq!(prompt.ids.len(), n);
+            // Characters of two bytes are two tokens here, and no prompt ends in a blank.
+            assert!((n - 2..=n).contains(&prompt.ids.len()), "{n}: {}", prompt.ids.len());
             let written = std::fs::read_to_string(&prompt.file).unwrap();
             assert_eq!(encode(&small(), &written), prompt.ids);
             assert!(!written.ends_with(' '));

@@ -3,7 +3,7 @@
 use super::super::block::{Block, Table, heading, text};
 use super::super::bundle::{Bundle, detail};
 use super::super::trajectory::{self, headroom};
-use super::{Count, cautions, commands, machine, missing};
+use super::{Count, cautions, commands, machine, missing, threads};
 use crate::compare::{Place, SideFacts, State, standing};
 use crate::results::{Kind, OURS, Results, Row, figure};
 
@@ -120,10 +120,7 @@ fn every(rows: &[&Row]) -> Vec<Block> {
     for row in rows {
         if group != Some((&row.subject, row.threads)) {
             group = Some((&row.subject, row.threads));
-            out.push(heading(
-                3,
-                format!("{}, {} thread{}", row.subject, row.threads, if row.threads == 1 { "" } else { "s" }),
-            ));
+            out.push(heading(3, format!("{}, {}", row.subject, threads(row.threads))));
             let same = |r: &&&Row| r.subject == row.subject && r.threads == row.threads;
             out.push(Block::Table(table(&rows.iter().filter(same).copied().collect::<Vec<_>>())));
         }
@@ -133,35 +130,27 @@ fn every(rows: &[&Row]) -> Vec<Block> {
 
 /// A line for every side of every row.
 fn table(rows: &[&Row]) -> Table {
-    let head = [
-        "test",
-        "side",
-        "unit",
-        ">median",
-        ">least",
-        ">most",
-        ">n",
-        ">ours over it",
-        "verdict against the best",
-        "row",
-    ];
+    let head = ["test", "side", ">median", "range", ">n", ">ours over it", "ours against the best", "row"];
     let mut table = Table::new(&head);
     for row in rows {
         for (i, side) in row.sides.iter().enumerate() {
             let s = &side.samples;
             let ratio = row.median() / s.median();
-            let verdict = if i == 0 { standing(row).words() } else { String::new() };
+            // What is of the row stands on its first line.
+            let first = |text: String| if i == 0 { text } else { String::new() };
             table.row([
-                if i == 0 { format!("{} {}", row.part, row.test) } else { String::new() },
+                first(format!("{} {}, {}", row.part, row.test, row.unit.name())),
                 side.name.clone(),
-                row.unit.name().to_owned(),
                 figure(s.median()),
-                figure(s.least()),
-                figure(s.most()),
+                if s.0.len() > 1 {
+                    format!("{}..{}", figure(s.least()), figure(s.most()))
+                } else {
+                    String::new()
+                },
                 s.0.len().to_string(),
                 if side.name == OURS || !ratio.is_finite() { "–".into() } else { format!("{ratio:.2}") },
-                verdict,
-                if i == 0 { format!("`{}`", row.id) } else { String::new() },
+                first(standing(row).words()),
+                first(format!("`{}`", row.id)),
             ]);
         }
     }
@@ -170,7 +159,7 @@ fn table(rows: &[&Row]) -> Table {
 
 fn discussion(rows: &[&Row]) -> Vec<Block> {
     let count = Count::of(rows);
-    let place = |r: &Row| format!("{}, {} threads, {} {}", r.subject, r.threads, r.part, r.test);
+    let place = |r: &Row| format!("{}, {}, {} {}", r.subject, threads(r.threads), r.part, r.test);
     let line = |r: &Row| {
         let room = headroom(r).map_or(String::new(), |h| format!("; ours is at {h}"));
         let note = if r.note.is_empty() { String::new() } else { format!(" ({})", r.note) };

@@ -75,6 +75,9 @@ impl Count {
 
     fn words(&self) -> String {
         let all = self.ahead.len() + self.behind.len() + self.level.len() + self.unclear.len();
+        if all == 0 {
+            return "No peer has a figure.".to_owned();
+        }
         format!(
             "Of {all} rows in which a peer has a figure, against the best peer of each: ahead in {}, behind in {}, level in \
              {}, not to be told in {}.",
@@ -84,6 +87,11 @@ impl Count {
             self.unclear.len()
         )
     }
+}
+
+/// `1 thread`, `2 threads`.
+fn threads(n: usize) -> String {
+    format!("{n} thread{}", if n == 1 { "" } else { "s" })
 }
 
 /// The commands that made the runs.

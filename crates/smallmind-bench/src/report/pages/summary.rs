@@ -4,7 +4,7 @@ use super::super::block::{Block, heading, text};
 use super::super::bundle::Bundle;
 use super::super::chart::{Bar, Chart};
 use super::super::trajectory::{self, headline};
-use super::{Count, cautions, machine, missing};
+use super::{Count, cautions, machine, missing, threads};
 use crate::compare::standing;
 use crate::measure::stats::Better;
 use crate::results::{Kind, OURS, Row, figure};
@@ -24,8 +24,8 @@ pub(in super::super) fn summary(bundle: &Bundle) -> Vec<Block> {
     out.push(text(count.words()));
     let told = |rows: &[Row]| -> Vec<String> {
         let line = |r: &Row| {
-            let (part, test, subject, threads) = (&r.part, &r.test, &r.subject, r.threads);
-            format!("{subject}, {threads} threads, {part} {test}: {} (`{}`)", standing(r).words(), r.id)
+            let (part, test, subject, threads) = (&r.part, &r.test, &r.subject, threads(r.threads));
+            format!("{subject}, {threads}, {part} {test}: {} (`{}`)", standing(r).words(), r.id)
         };
         rows.iter().map(line).collect()
     };
@@ -45,7 +45,7 @@ pub(in super::super) fn summary(bundle: &Bundle) -> Vec<Block> {
     for row in headline(&rows).into_iter().filter(|r| CHARTS.contains(&r.part.as_str())) {
         if row.subject != subject {
             subject = &row.subject;
-            out.push(heading(3, format!("{subject}, {} threads", row.threads)));
+            out.push(heading(3, format!("{subject}, {}", threads(row.threads))));
         }
         out.push(Block::Chart(chart(row)));
     }
