@@ -1,5 +1,9 @@
 //! The command line: what may be written, and the help that explains it. Settles nothing: see `resolve.rs`.
 
+pub(crate) mod bench;
+pub(crate) mod compare;
+pub(crate) mod profile;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -31,8 +35,17 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
-    /// Measure speed: rows and fields as llama-bench has them
-    Bench(BenchArgs),
+    /// Measure speed: llama-bench's rows, or scenarios by name; save, and compare with what was saved
+    Bench(Box<bench::BenchArgs>),
+    /// Show where time and memory go: hot paths, allocators, call tree, distance from the machine's limit
+    Profile(Box<profile::ProfileArgs>),
+    /// Do the same work on SmallMind and on the programs found on this machine, side by side
+    Compare(Box<compare::CompareArgs>),
+    /// Make reports out of saved results
+    Report(compare::ReportArgs),
+    /// Answer the comparison's requests on stdin (docs/adding-a-peer.md)
+    #[command(hide = true)]
+    Peer(Box<compare::PeerArgs>),
     /// Download a model
     Pull(PullArgs),
     /// List the models of this machine
@@ -146,6 +159,15 @@ pub(crate) enum KvType {
 pub(crate) enum Prefill {
     Exact,
     Fast,
+}
+
+impl From<Prefill> for smallmind::PrefillClass {
+    fn from(flag: Prefill) -> Self {
+        match flag {
+            Prefill::Exact => Self::Exact,
+            Prefill::Fast => Self::Fast,
+        }
+    }
 }
 
 /// How tokens are chosen. What is not given is the model's own recommendation, else llama.cpp's default.
@@ -281,42 +303,6 @@ pub(crate) struct PerplexityArgs {
     pub(crate) ctx: Option<usize>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-}
-
-#[derive(Args, Debug, Clone)]
-pub(crate) struct BenchArgs {
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    /// Prompt lengths to measure; 0 measures none
-    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "N,…")]
-    pub(crate) n_prompt: Vec<usize>,
-    /// Numbers of generated tokens to measure; 0 measures none
-    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_name = "N,…")]
-    pub(crate) n_gen: Vec<usize>,
-    /// Tokens that are in the context before the measurement
-    #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,…")]
-    pub(crate) n_depth: Vec<usize>,
-    /// Sequences computed side by side; speeds are of all together
-    #[arg(short, long, value_delimiter = ',', default_value = "1", value_parser = batch, value_name = "N,…")]
-    pub(crate) batch: Vec<usize>,
-    /// Threads; 0 takes what suits the machine: fast physical cores, within affinity and quota
-    #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = threads, value_name = "N,…")]
-    pub(crate) threads: Vec<usize>,
-    /// Measurements of each row
-    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) repetitions: u32,
-    /// Storage of K and V [default: f16; f32 with --precise]
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) kv_type: Option<KvType>,
-    /// How prompts are computed: exact, or fast (bfloat16)
-    #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
-    pub(crate) prefill: Prefill,
-    /// Tokens of one prefill pass
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = chunk)]
-    pub(crate) chunk: usize,
-    /// Weights dequantized and activations in F32
-    #[arg(long)]
-    pub(crate) precise: bool,
 }
 
 #[derive(Args, Debug, Clone)]

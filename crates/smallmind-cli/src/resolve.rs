@@ -150,15 +150,10 @@ pub(crate) fn session(model: &Model, args: &SessionArgs, out: &Out) -> Result<Se
 }
 
 /// The class of prompts; says where the fast one is not to be had.
-pub(crate) fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
-    match flag {
-        Prefill::Exact => PrefillClass::Exact,
-        Prefill::Fast => {
-            if !model.offers_fast_prefill() {
-                let why = if model.is_precise() { "--precise has none" } else { "this CPU has no AMX" };
-                out.note(&format!("no fast prefill ({why}): prompts are computed exactly"));
-            }
-            PrefillClass::Fast
-        }
+fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
+    if flag == Prefill::Fast && !model.offers_fast_prefill() {
+        let why = if model.is_precise() { "--precise has none" } else { "this CPU has no AMX" };
+        out.note(&format!("no fast prefill ({why}): prompts are computed exactly"));
     }
+    flag.into()
 }

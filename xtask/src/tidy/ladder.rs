@@ -30,6 +30,7 @@ const RUNGS: &[&[&str]] = &[
     // The working memory of a pass, then the pass.
     &["model::scratch"],
     &["model::activations"],
+    &["model::cost"],
     &["model::pass"],
     &["model::attention"],
     &["model::forward"],

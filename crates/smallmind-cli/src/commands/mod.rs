@@ -2,9 +2,12 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod list;
 mod perplexity;
+mod profile;
 mod pull;
+mod report;
 mod rm;
 mod run;
 mod show;
@@ -26,6 +29,10 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, out),
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
+        Command::Profile(args) => profile::run(&args, out),
+        Command::Compare(args) => compare::run(&args, out),
+        Command::Report(args) => report::run(&args, out),
+        Command::Peer(args) => compare::peer(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Show(args) => show::run(&args, out),

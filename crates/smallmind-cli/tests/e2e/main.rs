@@ -3,8 +3,10 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod perplexity;
 mod preset;
+mod profile;
 mod run;
 mod show;
 mod store;

@@ -56,6 +56,11 @@ impl ActBuffer {
         ActBuffer { quants: vec![ActQuants::ZERO; len], metas: vec![ActMeta::ZERO; len] }
     }
 
+    /// Bytes that it takes, touched or not.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.quants) + size_of_val(&*self.metas)
+    }
+
     /// `fill(row, x)` makes the first `n` rows of `x`, `[n, k]`, and the form is made of them where it is another.
     pub(super) fn make(
         &mut self,

@@ -4,6 +4,7 @@ mod activations;
 pub mod arch;
 mod attention;
 pub(crate) mod config;
+pub(crate) mod cost;
 pub(crate) mod forward;
 pub(crate) mod pass;
 mod plan;
@@ -22,12 +23,17 @@ use smallmind_kernels::{Kernels, kernels};
 use smallmind_text::{ChatTemplate, Tokenizer};
 
 pub use config::{Config, Rope, RopeScaling};
+pub use cost::Cost;
+use cost::Costs;
 use pass::Pass;
+pub use plan::MatrixInfo;
 use plan::Plan;
 use vocab::TemplateState;
 
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::kv::KvPrecision;
+use crate::profile::{PassShape, Scope, Stage};
 
 /// Calls both, side by side where allowed: a vocabulary takes one thread as long as packing a small model takes two.
 fn beside<A: Send, B>(allowed: bool, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
@@ -169,6 +175,24 @@ impl Model {
     /// Bytes of packed weights, which one decoded token reads once.
     pub fn weight_bytes(&self) -> usize {
         self.inner.plan.bytes_per_token()
+    }
+
+    /// What a stage computes and moves in a pass of this shape, where it is a stage of the pass that has a cost of its
+    /// own; `within` is the stage around it. K and V are taken to be stored as is usual for the model.
+    pub fn cost(&self, within: Option<Stage>, scope: Scope, shape: PassShape) -> Option<Cost> {
+        let precision = if self.inner.precise { KvPrecision::F32 } else { KvPrecision::F16 };
+        let Inner { config, plan, .. } = &*self.inner;
+        Costs { config, plan, precision, shape }.of(within, scope)
+    }
+
+    /// Every packed matrix, in the order in which a token meets them.
+    pub fn matrices(&self) -> Vec<MatrixInfo> {
+        self.inner.plan.matrices()
+    }
+
+    /// Bytes of norms, biases and learned positions, which are kept in F32 beside the packed matrices.
+    pub fn vector_bytes(&self) -> usize {
+        self.inner.plan.vector_bytes()
     }
 
     /// The sampling that the file recommends, or the field's usual where it does not.

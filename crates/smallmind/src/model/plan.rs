@@ -10,6 +10,7 @@ use super::config::{Config, Rope, RopeScaling};
 use super::slots::Slot;
 use super::weights::{Arena, Loader, Matrix};
 use crate::error::Result;
+use crate::profile::Stage;
 
 /// y = W x + b.
 #[derive(Debug)]
@@ -54,6 +55,23 @@ pub(crate) struct RopeTable {
     /// Radians a position, `rope_dim / 2` of them.
     pub(crate) freq: Vec<f64>,
     pub(crate) magnitude: f32,
+}
+
+/// A packed matrix, as reports show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixInfo {
+    /// The stage that multiplies by it.
+    pub stage: Stage,
+    /// Its layer, where it has one.
+    pub layer: Option<usize>,
+    /// The packed type.
+    pub dtype: DType,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub k: usize,
+    /// Bytes in memory.
+    pub bytes: usize,
 }
 
 /// The model, ready to run.
@@ -217,6 +235,40 @@ impl Plan {
     /// Bytes that one decoded token reads: all matrices but the embedding's rows.
     pub(crate) fn bytes_per_token(&self) -> usize {
         self.arena.bytes()
+    }
+
+    /// Every packed matrix, in the order in which a token meets them.
+    pub(crate) fn matrices(&self) -> Vec<MatrixInfo> {
+        let mut all = Vec::new();
+        let mut add = |stage: Stage, layer: Option<usize>, w: &Matrix| {
+            let bytes = self.arena.get(w).bytes().len();
+            all.push(MatrixInfo { stage, layer, dtype: w.dtype(), rows: w.rows, k: w.k, bytes });
+        };
+        for (i, l) in self.layers.iter().enumerate() {
+            for linear in [&l.q, &l.k, &l.v] {
+                add(Stage::Qkv, Some(i), &linear.w);
+            }
+            add(Stage::AttnOut, Some(i), &l.out.w);
+            for linear in l.gate.iter().chain([&l.up]) {
+                add(Stage::MlpUp, Some(i), &linear.w);
+            }
+            add(Stage::MlpDown, Some(i), &l.down.w);
+        }
+        add(Stage::Logits, None, &self.output);
+        all
+    }
+
+    /// Bytes of everything that is no matrix.
+    pub(crate) fn vector_bytes(&self) -> usize {
+        let of = |v: &Option<Vec<f32>>| v.as_ref().map_or(0, Vec::len);
+        let norm = |n: &NormWeights| n.weight.len() + of(&n.bias);
+        let layers = self.layers.iter().map(|l| {
+            let linears = [&l.q, &l.k, &l.v, &l.out, &l.up, &l.down].into_iter().chain(&l.gate);
+            let norms = norm(&l.attn_norm) + norm(&l.mlp_norm);
+            let heads = [&l.q_norm, &l.k_norm, &l.post_attn_norm, &l.post_mlp_norm];
+            norms + linears.map(|l| of(&l.bias)).sum::<usize>() + heads.into_iter().map(of).sum::<usize>()
+        });
+        4 * (layers.sum::<usize>() + norm(&self.output_norm) + of(&self.positions))
     }
 
     /// The packed type of the output matrix.

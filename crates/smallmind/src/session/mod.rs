@@ -16,7 +16,7 @@ use crate::model::Model;
 use crate::model::forward::forward;
 use crate::model::pass::Span;
 use crate::model::scratch::Scratch;
-use crate::profile::{Off, Probe};
+use crate::profile::{Off, Probe, Stage};
 
 /// The numeric class of a prompt's tokens. Generated tokens are always of the exact one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -118,6 +118,16 @@ impl Session {
         self.context - self.tokens.len()
     }
 
+    /// Bytes of the KV cache that are taken so far.
+    pub fn kv_bytes(&self) -> usize {
+        self.kv.bytes()
+    }
+
+    /// Bytes of working memory that are taken so far; what no pass has touched yet is not resident.
+    pub fn workspace_bytes(&self) -> usize {
+        self.scratch.bytes()
+    }
+
     /// Makes room for `positions` more positions, so that decoding them allocates nothing.
     pub(crate) fn reserve(&mut self, positions: usize) {
         let total = (self.tokens.len() + positions).min(self.context);
@@ -162,13 +172,17 @@ impl Session {
         self.reserve(tokens.len());
         self.catch_up();
         let chunks = tokens.len().div_ceil(self.chunk);
+        probe.begin(Stage::Prefill.into());
+        let mut whole = true;
         for (i, chunk) in tokens.chunks(self.chunk).enumerate() {
-            if cancelled() {
-                return Ok(false);
+            whole = !cancelled();
+            if !whole {
+                break;
             }
             self.pass(self.prompts, chunk, usize::from(i + 1 == chunks), probe);
         }
-        Ok(true)
+        probe.end();
+        Ok(whole)
     }
 
     /// Computes the last token of a generation, which was sampled and never needed until now.
