@@ -7,7 +7,7 @@ use super::config::Config;
 /// A place for a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the table below says what each is")]
-pub(crate) enum Slot {
+pub enum Slot {
     TokenEmbd,
     PositionEmbd,
     OutputNorm,
@@ -42,7 +42,7 @@ pub(crate) enum Slot {
 
 /// Whether a family has a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub enum Need {
     /// The file must have it.
     Required,
     /// Used where the file has it.
@@ -53,7 +53,7 @@ pub(crate) enum Need {
 
 /// A weight's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub enum Shape {
     /// `[rows, k]`, `k` contiguous.
     Matrix(usize, usize),
     /// `[n]`.
@@ -151,6 +151,41 @@ impl Spec {
     pub(crate) fn name(&self, layer: usize) -> String {
         self.gguf.replacen("{}", &layer.to_string(), 1)
     }
+}
+
+/// A weight that a model may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// What it is.
+    pub slot: Slot,
+    /// Its layer; 0 for what is there once.
+    pub layer: usize,
+    /// Its name in a GGUF file.
+    pub name: String,
+    /// Its shape, rows first.
+    pub shape: Shape,
+    /// Whether a file must have it.
+    pub need: Need,
+}
+
+/// Every weight that a model of these numbers has or may have, in the order in which a token meets them.
+pub fn weights(config: &Config) -> Vec<Weight> {
+    let weight = |spec: &Spec, layer| Weight {
+        slot: spec.slot,
+        layer,
+        name: spec.name(layer),
+        shape: (spec.shape)(config),
+        need: (spec.need)(config.arch),
+    };
+    let there = || SLOTS.iter().filter(|s| (s.need)(config.arch) != Need::Absent);
+    let is_end = |s: &&Spec| matches!(s.slot, Slot::OutputNorm | Slot::OutputNormBias | Slot::Output);
+    let mut all: Vec<Weight> =
+        there().filter(|s| !s.per_layer() && !is_end(s)).map(|s| weight(s, 0)).collect();
+    for layer in 0..config.layers {
+        all.extend(there().filter(|s| s.per_layer()).map(|s| weight(s, layer)));
+    }
+    all.extend(there().filter(is_end).map(|s| weight(s, 0)));
+    all
 }
 
 /// The row of a slot.
