@@ -1,10 +1,14 @@
 //! The command line: what may be written, and the help that explains it. Settles nothing: see `resolve.rs`.
 
+mod train;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use smallmind::DType;
 use smallmind::preset::{PRESETS, Preset};
+
+pub(crate) use train::{SettingArgs, TrainArgs};
 
 /// Runs language models on this machine's CPU.
 #[derive(Parser, Debug)]
@@ -33,6 +37,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure speed: rows and fields as llama-bench has them
     Bench(BenchArgs),
+    /// Train a model from text
+    Train(Box<TrainArgs>),
     /// Download a model
     Pull(PullArgs),
     /// List the models of this machine

@@ -172,6 +172,20 @@ pub(crate) fn peak_rss_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// `train --json`.
+#[derive(Serialize)]
+pub(crate) struct TrainDocument {
+    pub(crate) model: String,
+    pub(crate) parameters: usize,
+    pub(crate) steps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) valid_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens_per_s: Option<f64>,
+}
+
 /// `run --json`.
 #[derive(Serialize)]
 pub(crate) struct RunDocument<'a> {

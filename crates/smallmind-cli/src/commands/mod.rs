@@ -9,6 +9,7 @@ mod rm;
 mod run;
 mod show;
 mod tokenize;
+mod train;
 mod verify;
 
 use anyhow::Result;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, out),
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
+        Command::Train(args) => train::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Show(args) => show::run(&args, out),

@@ -10,4 +10,5 @@ mod show;
 mod store;
 mod support;
 mod tokenize;
+mod train;
 mod usage;
