@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use smallmind::DType;
 use smallmind::preset::{PRESETS, Preset};
+use smallmind::quantize::{MIXES, Mix};
 
 /// Runs language models on this machine's CPU.
 #[derive(Parser, Debug)]
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure speed: rows and fields as llama-bench has them
     Bench(BenchArgs),
+    /// Store a model in fewer bits
+    Quantize(QuantizeArgs),
     /// Download a model
     Pull(PullArgs),
     /// List the models of this machine
@@ -316,6 +319,40 @@ pub(crate) struct BenchArgs {
 }
 
 #[derive(Args, Debug, Clone)]
+pub(crate) struct QuantizeArgs {
+    /// The model
+    #[arg(value_name = "IN")]
+    pub(crate) input: String,
+    /// The file to write, as GGUF
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Type of the matrices, by GGUF's names: Q8_0, Q4_0, Q4_K_M, F16, …
+    #[arg(long = "type", value_name = "TYPE", value_parser = mix)]
+    pub(crate) mix: &'static Mix,
+    /// Importance matrix of `smallmind imatrix` (or llama-imatrix): errors count where they matter
+    #[arg(long, value_name = "FILE")]
+    pub(crate) imatrix: Option<PathBuf>,
+    /// Another type for the output matrix (and an embedding that doubles as it)
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    pub(crate) output_tensor_type: Option<DType>,
+    /// Another type for the token embedding
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    pub(crate) token_embedding_type: Option<DType>,
+    /// The same type for every matrix, where the mix would vary it
+    #[arg(long)]
+    pub(crate) pure: bool,
+    /// Say nothing where the model is quantized already, and loses twice
+    #[arg(long)]
+    pub(crate) allow_requantize: bool,
+    /// Threads; 0 takes what suits the machine. Changes no byte
+    #[arg(short, long, default_value_t = 0, value_parser = threads, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Never touch the network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args, Debug, Clone)]
 pub(crate) struct PullArgs {
     /// The model to download
     pub(crate) model: String,
@@ -353,6 +390,16 @@ pub(crate) struct ShowArgs {
 pub(crate) struct NameArgs {
     /// The model
     pub(crate) model: String,
+}
+
+fn dtype(text: &str) -> Result<DType, String> {
+    let known = || DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
+    DType::from_name(text).ok_or_else(|| format!("not one of {}", known()))
+}
+
+fn mix(text: &str) -> Result<&'static Mix, String> {
+    let known = || MIXES.iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
+    Mix::find(text).ok_or_else(|| format!("not one of {}", known()))
 }
 
 fn number(text: &str) -> Result<i64, String> {

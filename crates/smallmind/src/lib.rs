@@ -9,6 +9,7 @@ pub mod model;
 mod perplexity;
 pub mod preset;
 pub mod profile;
+pub mod quantize;
 pub mod sample;
 mod session;
 

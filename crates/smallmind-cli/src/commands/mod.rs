@@ -5,6 +5,7 @@ mod chat;
 mod list;
 mod perplexity;
 mod pull;
+mod quantize;
 mod rm;
 mod run;
 mod show;
@@ -26,6 +27,7 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, out),
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
+        Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Show(args) => show::run(&args, out),

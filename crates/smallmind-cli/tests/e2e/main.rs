@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod perplexity;
 mod preset;
+mod quantize;
 mod run;
 mod show;
 mod store;

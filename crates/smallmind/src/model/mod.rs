@@ -8,7 +8,7 @@ pub(crate) mod forward;
 pub(crate) mod pass;
 mod plan;
 pub(crate) mod scratch;
-mod slots;
+pub(crate) mod slots;
 mod vocab;
 mod weights;
 

@@ -161,6 +161,13 @@ pub(crate) fn spec_of(slot: Slot) -> &'static Spec {
     }
 }
 
+/// The row, and the layer, of GGUF's name of a weight.
+pub(crate) fn find(name: &str) -> Option<(&'static Spec, usize)> {
+    let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map(|(layer, _)| layer);
+    let layer = layer.map_or(Some(0), |layer| layer.parse().ok())?;
+    SLOTS.iter().find(|s| s.name(layer) == name).map(|s| (s, layer))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,5 +178,14 @@ mod tests {
             assert_eq!(spec.slot as usize, i, "the table is in the order of the enum");
         }
         assert_eq!(SLOTS.last().map(|s| s.slot), Some(Slot::PostMlpNorm));
+    }
+
+    #[test]
+    fn a_name_finds_its_slot_and_layer() {
+        let found = |name| find(name).map(|(s, layer)| (s.slot, layer));
+        assert_eq!(found("blk.31.ffn_down.weight"), Some((Slot::MlpDown, 31)));
+        assert_eq!(found("output.weight"), Some((Slot::Output, 0)));
+        assert_eq!(found("blk.x.ffn_down.weight"), None);
+        assert_eq!(found("blk.01.ffn_down.weight"), None);
     }
 }
