@@ -2,6 +2,7 @@
 //!
 //! This library opens no socket, prints nothing and never exits.
 
+pub mod convert;
 pub mod cpus;
 mod error;
 mod kv;

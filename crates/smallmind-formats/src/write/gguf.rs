@@ -65,6 +65,14 @@ fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) {
+    for entry in entries {
+        put_string(out, entry.key.as_bytes());
+        out.extend(entry.value_type.id().to_le_bytes());
+        out.extend_from_slice(&entry.bytes);
+    }
+}
+
 fn array_head(elem: ValueType, len: usize) -> Vec<u8> {
     let mut bytes = elem.id().to_le_bytes().to_vec();
     bytes.extend((len as u64).to_le_bytes());
@@ -188,6 +196,16 @@ impl<'a> GgufWriter<'a> {
         self
     }
 
+    /// The keys as a reader would see them; `name` takes the path's place in its errors.
+    ///
+    /// # Errors
+    /// Where a reader would refuse one.
+    pub fn metadata(&self, name: &Path) -> Result<Metadata, FormatError> {
+        let mut entries = Vec::new();
+        put_entries(&mut entries, &self.entries);
+        Metadata::from_entries(entries, self.entries.len() as u64, name)
+    }
+
     /// Adds a tensor. `shape` is in GGML's order (`shape[0]` is the length of a row), `bytes` are as stored.
     pub fn add_tensor(
         &mut self,
@@ -237,11 +255,7 @@ impl<'a> GgufWriter<'a> {
         header.extend(VERSION.to_le_bytes());
         header.extend((self.tensors.len() as u64).to_le_bytes());
         header.extend((self.entries.len() as u64).to_le_bytes());
-        for entry in &self.entries {
-            put_string(&mut header, entry.key.as_bytes());
-            header.extend(entry.value_type.id().to_le_bytes());
-            header.extend_from_slice(&entry.bytes);
-        }
+        put_entries(&mut header, &self.entries);
         let mut offset = 0u64;
         for (tensor, size) in self.tensors.iter().zip(sizes) {
             put_string(&mut header, tensor.name.as_bytes());
