@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Perplexity(PerplexityArgs),
     /// Measure speed: rows and fields as llama-bench has them
     Bench(BenchArgs),
+    /// Turn a checkpoint folder into a GGUF file
+    Convert(ConvertArgs),
     /// Store a model in fewer bits
     Quantize(QuantizeArgs),
     /// Download a model
@@ -319,6 +321,22 @@ pub(crate) struct BenchArgs {
 }
 
 #[derive(Args, Debug, Clone)]
+pub(crate) struct ConvertArgs {
+    /// A folder with config.json, tokenizer and safetensors
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// The file to write
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Type of a checkpoint's matrices: F32, F16 or BF16 [default: as they are]
+    #[arg(long = "type", value_name = "TYPE", value_parser = plain)]
+    pub(crate) dtype: Option<DType>,
+    /// Threads; 0 takes what suits the machine. Changes no byte
+    #[arg(short, long, default_value_t = 0, value_parser = threads, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+#[derive(Args, Debug, Clone)]
 pub(crate) struct QuantizeArgs {
     /// The model
     #[arg(value_name = "IN")]
@@ -395,6 +413,11 @@ pub(crate) struct NameArgs {
 fn dtype(text: &str) -> Result<DType, String> {
     let known = || DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
     DType::from_name(text).ok_or_else(|| format!("not one of {}", known()))
+}
+
+fn plain(text: &str) -> Result<DType, String> {
+    let found = DType::from_name(text).filter(|t| t.block_len() == 1);
+    found.ok_or_else(|| "not one of F32, F16, BF16: `smallmind quantize` makes the others".to_owned())
 }
 
 fn mix(text: &str) -> Result<&'static Mix, String> {

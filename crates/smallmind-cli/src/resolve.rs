@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use smallmind::{Gguf, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions, cpus};
+use smallmind::{
+    Gguf, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions, convert, cpus,
+};
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
 
 use crate::args::{KvType, ModelArgs, Prefill, PresetChoice, SamplingArgs, Seed, SessionArgs, SourceArgs};
@@ -42,9 +44,12 @@ impl Source {
         }
     }
 
-    /// Maps the file, or makes the preset.
+    /// Maps the file, converts the checkpoint in memory, or makes the preset.
     pub(crate) fn open(&self) -> smallmind::Result<Gguf> {
         match self {
+            Source::File(local) if convert::is_checkpoint(&local.path) => {
+                convert::open_checkpoint(&local.path)
+            }
             Source::File(local) => Ok(Gguf::open(&local.path)?),
             Source::Preset(choice) => choice.preset.build(choice.dtype, PRESET_SEED),
         }

@@ -4,17 +4,18 @@ use std::time::Instant;
 
 use anyhow::Result;
 use serde_json::json;
+use smallmind::cpus;
 use smallmind::quantize::{Importance, QuantizeOptions, quantize};
-use smallmind::{Gguf, cpus};
 
 use crate::args::QuantizeArgs;
 use crate::output::{self, Out};
 use crate::progress::Work;
-use crate::resolve;
+use crate::resolve::{self, Source};
 
 pub(crate) fn run(args: &QuantizeArgs, out: &Out) -> Result<()> {
     let source = resolve::file(Some(&args.input), args.offline, out)?;
-    let gguf = Gguf::open(&source.path)?;
+    let name = source.name.clone();
+    let gguf = Source::File(source).open()?;
     let threads = if args.threads > 0 { args.threads } else { cpus::choose(gguf.file_len()).threads };
     let options = QuantizeOptions {
         mix: args.mix,
@@ -25,7 +26,7 @@ pub(crate) fn run(args: &QuantizeArgs, out: &Out) -> Result<()> {
         threads,
     };
     let start = Instant::now();
-    let mut bar = Work::new(out, &format!("{} → {}", source.name, args.mix.name));
+    let mut bar = Work::new(out, &format!("{} → {}", name, args.mix.name));
     let done = quantize(&gguf, &options, &args.output, &mut |p| bar.at(p.tensor, p.done, p.total))?;
     drop(bar);
     let (before, after) = done.bytes;

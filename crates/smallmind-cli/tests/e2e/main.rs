@@ -3,6 +3,7 @@
 
 mod bench;
 mod chat;
+mod convert;
 mod perplexity;
 mod preset;
 mod quantize;
