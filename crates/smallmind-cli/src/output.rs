@@ -130,6 +130,9 @@ impl Failure {
         if error.is::<Interrupted>() {
             return Failure { code: interrupt::EXIT_CODE, sentence: None };
         }
+        if let Some(smallmind::Error::Cancelled) = error.downcast_ref() {
+            return Failure { code: interrupt::EXIT_CODE, sentence: None };
+        }
         let code = match (error.downcast_ref::<HubError>(), error.downcast_ref::<smallmind::Error>()) {
             (Some(HubError::Cancelled), _) => interrupt::EXIT_CODE,
             (Some(hub), _) if hub.is_usage() => Failure::USAGE,

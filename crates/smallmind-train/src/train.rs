@@ -237,8 +237,8 @@ impl Trainer {
         let out = &self.options.out;
         let name = self.config.name.as_str();
         let title = if name.is_empty() { "model" } else { name };
-        write_text(&out.with_extension("csv"), &curve::csv(&self.state.history))?;
-        write_text(&out.with_extension("svg"), &curve::svg(&self.state.history, title))?;
+        write_file(&out.with_extension("csv"), curve::csv(&self.state.history).as_bytes())?;
+        write_file(&out.with_extension("svg"), curve::svg(&self.state.history, title).as_bytes())?;
         let mut w = export::describe(&self.model, &self.vocabulary, &self.config);
         w.set_str(DATA_KEY, &self.fingerprint).write_file(out)?;
         let at = checkpoint_path(out);
@@ -258,8 +258,12 @@ fn is_of(out: &Path, config: &TrainConfig, fingerprint: &str) -> bool {
     holds(CONFIG_KEY, &config.to_json()) && holds(DATA_KEY, fingerprint)
 }
 
-fn write_text(path: &Path, text: &str) -> Result<()> {
+/// Writes a file, which appears only whole.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = WholeFile::create(path)?;
-    file.write_all(text.as_bytes()).map_err(|e| FormatError::io(path, "write", e))?;
+    file.write_all(bytes).map_err(|e| FormatError::io(path, "write", e))?;
     Ok(file.commit()?)
 }

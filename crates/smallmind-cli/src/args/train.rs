@@ -126,6 +126,65 @@ impl From<TokenizerArg> for TokenizerKind {
     }
 }
 
+/// `smallmind finetune`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct FinetuneArgs {
+    #[command(flatten)]
+    pub(crate) source: super::SourceArgs,
+    /// Conversations, a JSON line each: {"prompt": …, "response": …} or {"messages": [{"role": …, "content": …}, …]}
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// The adapter's file (safetensors)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Rank of the adapters
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub(crate) rank: usize,
+    /// Adapters are multiplied by alpha / rank
+    #[arg(long, default_value_t = 16.0, value_name = "X")]
+    pub(crate) alpha: f32,
+    /// Which matrices get one: attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "attn_q,attn_k,attn_v,attn_output",
+        value_name = "NAME,…"
+    )]
+    pub(crate) targets: Vec<String>,
+    /// Steps of the optimizer
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub(crate) steps: u64,
+    /// Conversations of one step
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    pub(crate) batch: usize,
+    /// Tokens of a conversation at most
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub(crate) seq: usize,
+    /// The learning rate at its peak
+    #[arg(long, default_value_t = 1e-3, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) lr: f64,
+    /// Start of all random numbers
+    #[arg(short, long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Keep only the layers' inputs in memory and compute the rest again: slower
+    #[arg(long)]
+    pub(crate) recompute: bool,
+    /// Threads; 0 takes what suits the machine. Changes no weight
+    #[arg(short, long, default_value_t = 0, value_parser = super::threads)]
+    pub(crate) threads: usize,
+}
+
+/// `smallmind merge`.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct MergeArgs {
+    /// The model and its adapter
+    #[command(flatten)]
+    pub(crate) source: super::SourceArgs,
+    /// The file to write, as GGUF
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
 fn preset(text: &str) -> Result<&'static Preset, String> {
     super::preset(text).map(|choice| choice.preset)
 }

@@ -2,9 +2,13 @@
 
 mod bench;
 mod chat;
+mod convert;
+mod finetune;
 mod list;
+mod merge;
 mod perplexity;
 mod pull;
+mod quantize;
 mod rm;
 mod run;
 mod show;
@@ -28,6 +32,10 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
         Command::Train(args) => train::run(&args, out),
+        Command::Finetune(args) => finetune::run(&args, out),
+        Command::Merge(args) => merge::run(&args, out),
+        Command::Convert(args) => convert::run(&args, out),
+        Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Show(args) => show::run(&args, out),

@@ -148,7 +148,7 @@ fn document(
 }
 
 /// The steps as the terminal shows them: a bar where someone is watching, some lines where not.
-struct Bar<'a> {
+pub(super) struct Bar<'a> {
     out: &'a Out,
     bar: Option<ProgressBar>,
     interrupt: Guard,
@@ -156,7 +156,7 @@ struct Bar<'a> {
 }
 
 impl Bar<'_> {
-    fn new(out: &Out, steps: u64, begun: u64) -> Bar<'_> {
+    pub(super) fn new(out: &Out, steps: u64, begun: u64) -> Bar<'_> {
         let bar = out.watched().then(|| {
             let template = "{wide_bar} {pos}/{len} {msg} {eta}";
             let style =
@@ -171,7 +171,7 @@ impl Bar<'_> {
         Bar { out, bar, interrupt: Guard::new(), last: None }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -3,8 +3,10 @@
 
 mod bench;
 mod chat;
+mod convert;
 mod perplexity;
 mod preset;
+mod quantize;
 mod run;
 mod show;
 mod store;
