@@ -3,12 +3,16 @@
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod profile;
+mod train;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use smallmind::DType;
 use smallmind::preset::{PRESETS, Preset};
+use smallmind::quantize::{MIXES, Mix};
+
+pub(crate) use train::{FinetuneArgs, MergeArgs, SettingArgs, TrainArgs};
 
 /// Runs language models on this machine's CPU.
 #[derive(Parser, Debug)]
@@ -46,6 +50,16 @@ pub(crate) enum Command {
     /// Answer the comparison's requests on stdin (docs/adding-a-peer.md)
     #[command(hide = true)]
     Peer(Box<compare::PeerArgs>),
+    /// Train a model from text
+    Train(Box<TrainArgs>),
+    /// Teach a model from conversations: trains a LoRA adapter
+    Finetune(FinetuneArgs),
+    /// Add a LoRA adapter to a model for good
+    Merge(MergeArgs),
+    /// Turn a checkpoint folder into a GGUF file
+    Convert(ConvertArgs),
+    /// Store a model in fewer bits
+    Quantize(QuantizeArgs),
     /// Download a model
     Pull(PullArgs),
     /// List the models of this machine
@@ -106,6 +120,9 @@ pub(crate) struct SourceArgs {
         help_heading = "Model"
     )]
     pub(crate) preset: Option<PresetChoice>,
+    /// A LoRA adapter (safetensors, as `smallmind finetune` and PEFT write them), added to the model when it is loaded
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub(crate) lora: Option<PathBuf>,
     /// Never touch the network
     #[arg(long, help_heading = "Model")]
     pub(crate) offline: bool,
@@ -306,6 +323,56 @@ pub(crate) struct PerplexityArgs {
 }
 
 #[derive(Args, Debug, Clone)]
+pub(crate) struct ConvertArgs {
+    /// A folder with config.json, tokenizer and safetensors
+    #[arg(value_name = "IN")]
+    pub(crate) input: PathBuf,
+    /// The file to write
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Type of a checkpoint's matrices: F32, F16 or BF16 [default: as they are]
+    #[arg(long = "type", value_name = "TYPE", value_parser = plain)]
+    pub(crate) dtype: Option<DType>,
+    /// Threads; 0 takes what suits the machine. Changes no byte
+    #[arg(short, long, default_value_t = 0, value_parser = threads, value_name = "N")]
+    pub(crate) threads: usize,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct QuantizeArgs {
+    /// The model
+    #[arg(value_name = "IN")]
+    pub(crate) input: String,
+    /// The file to write, as GGUF
+    #[arg(value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Type of the matrices, by GGUF's names: Q8_0, Q4_0, Q4_K_M, F16, …
+    #[arg(long = "type", value_name = "TYPE", value_parser = mix)]
+    pub(crate) mix: &'static Mix,
+    /// Importance matrix of `smallmind imatrix` (or llama-imatrix): errors count where they matter
+    #[arg(long, value_name = "FILE")]
+    pub(crate) imatrix: Option<PathBuf>,
+    /// Another type for the output matrix (and an embedding that doubles as it)
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    pub(crate) output_tensor_type: Option<DType>,
+    /// Another type for the token embedding
+    #[arg(long, value_name = "TYPE", value_parser = dtype)]
+    pub(crate) token_embedding_type: Option<DType>,
+    /// The same type for every matrix, where the mix would vary it
+    #[arg(long)]
+    pub(crate) pure: bool,
+    /// Say nothing where the model is quantized already, and loses twice
+    #[arg(long)]
+    pub(crate) allow_requantize: bool,
+    /// Threads; 0 takes what suits the machine. Changes no byte
+    #[arg(short, long, default_value_t = 0, value_parser = threads, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Never touch the network
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args, Debug, Clone)]
 pub(crate) struct PullArgs {
     /// The model to download
     pub(crate) model: String,
@@ -343,6 +410,21 @@ pub(crate) struct ShowArgs {
 pub(crate) struct NameArgs {
     /// The model
     pub(crate) model: String,
+}
+
+fn dtype(text: &str) -> Result<DType, String> {
+    let known = || DType::all().map(DType::name).collect::<Vec<_>>().join(", ");
+    DType::from_name(text).ok_or_else(|| format!("not one of {}", known()))
+}
+
+fn plain(text: &str) -> Result<DType, String> {
+    let found = DType::from_name(text).filter(|t| t.block_len() == 1);
+    found.ok_or_else(|| "not one of F32, F16, BF16: `smallmind quantize` makes the others".to_owned())
+}
+
+fn mix(text: &str) -> Result<&'static Mix, String> {
+    let known = || MIXES.iter().map(|m| m.name).collect::<Vec<_>>().join(", ");
+    Mix::find(text).ok_or_else(|| format!("not one of {}", known()))
 }
 
 fn number(text: &str) -> Result<i64, String> {

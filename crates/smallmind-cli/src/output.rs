@@ -138,6 +138,9 @@ impl Failure {
         if matches!(bench, Some(smallmind_bench::Error::Usage(_))) {
             return Failure { code: Failure::USAGE, sentence };
         }
+        if let Some(smallmind::Error::Cancelled) = engine {
+            return Failure { code: interrupt::EXIT_CODE, sentence: None };
+        }
         let code = match (error.downcast_ref::<HubError>(), engine) {
             (Some(HubError::Cancelled), _) => interrupt::EXIT_CODE,
             (Some(hub), _) if hub.is_usage() => Failure::USAGE,
@@ -170,10 +173,18 @@ pub(crate) fn command_line() -> String {
     std::iter::once("smallmind".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// What was typed, for those who want the same again.
-pub(crate) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
-    std::iter::once("smallmind".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+/// `train --json`.
+#[derive(Serialize)]
+pub(crate) struct TrainDocument {
+    pub(crate) model: String,
+    pub(crate) parameters: usize,
+    pub(crate) steps: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) valid_loss: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tokens_per_s: Option<f64>,
 }
 
 /// `run --json`.

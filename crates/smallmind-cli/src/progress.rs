@@ -1,4 +1,4 @@
-//! Downloads as the terminal shows them: a bar where someone is watching, a line where not.
+//! Downloads and conversions as the terminal shows them: a bar where someone is watching, a line or nothing where not.
 
 use std::time::Duration;
 
@@ -70,6 +70,46 @@ impl Progress for Bar<'_> {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.out.note(line)),
             None => self.out.note(line),
+        }
+    }
+}
+
+/// A bar for work on this machine, measured in bytes; Ctrl-C stops the work in good order.
+pub(crate) struct Work {
+    bar: Option<ProgressBar>,
+    what: String,
+    interrupt: Guard,
+}
+
+impl Work {
+    /// Shows nothing yet.
+    pub(crate) fn new(out: &Out, what: &str) -> Work {
+        let what = smallmind::escaped(what.as_bytes(), 120).to_string();
+        let bar = out.watched().then(|| {
+            let style =
+                ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Work { bar, what, interrupt: Guard::new() }
+    }
+
+    /// Where the work stands. Returns whether to go on.
+    pub(crate) fn at(&mut self, part: &str, done: u64, total: u64) -> bool {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(format!("{} {}", self.what, smallmind::escaped(part.as_bytes(), 64)));
+        }
+        !self.interrupt.interrupted()
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
         }
     }
 }

@@ -1,13 +1,16 @@
 //! From arguments to settled options: which file, which sampling, how many threads, what context. May read the model;
 //! prints nothing but where a download went.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use smallmind::{
-    Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, cpus,
+    Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, convert,
+    cpus,
 };
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
+use smallmind_train::{Adapter, merge};
 
 use crate::args::{KvType, ModelArgs, Prefill, PresetChoice, SamplingArgs, Seed, SessionArgs, SourceArgs};
 use crate::output::{Out, Usage, bytes};
@@ -33,6 +36,10 @@ const PRESET_SEED: u64 = 1;
 pub(crate) enum Source {
     File(LocalModel),
     Preset(PresetChoice),
+    /// The model inside the program.
+    Tiny(&'static [u8]),
+    /// Another one with an adapter added.
+    Adapted(Box<Source>, PathBuf),
 }
 
 impl Source {
@@ -41,23 +48,48 @@ impl Source {
         match self {
             Source::File(local) => local.name.clone(),
             Source::Preset(choice) => format!("preset {}", choice.preset.name),
+            Source::Tiny(_) => "tiny".to_owned(),
+            Source::Adapted(base, _) => base.name(),
         }
     }
 
-    /// Maps the file, or makes the preset.
-    pub(crate) fn open(&self) -> smallmind::Result<Gguf> {
-        match self {
-            Source::File(local) => Ok(Gguf::open(&local.path)?),
-            Source::Preset(choice) => choice.preset.build(choice.dtype, PRESET_SEED),
-        }
+    /// Maps the file, converts the checkpoint in memory, makes the preset, or adds the adapter.
+    pub(crate) fn open(&self) -> Result<Gguf> {
+        Ok(match self {
+            Source::File(local) if convert::is_checkpoint(&local.path) => {
+                convert::open_checkpoint(&local.path)?
+            }
+            Source::File(local) => Gguf::open(&local.path).map_err(smallmind::Error::from)?,
+            Source::Preset(choice) => choice.preset.build(choice.dtype, PRESET_SEED)?,
+            Source::Tiny(bytes) => {
+                Gguf::from_bytes("tiny", bytes.to_vec()).map_err(smallmind::Error::from)?
+            }
+            Source::Adapted(base, adapter) => {
+                let merged = merge(&base.open()?, &Adapter::open(adapter)?)?;
+                let name = format!("{} with {}", base.name(), adapter.display());
+                Gguf::from_bytes(&name, merged).map_err(smallmind::Error::from)?
+            }
+        })
     }
 }
 
 /// The model of the flags; downloads it where it must.
 pub(crate) fn source(args: &SourceArgs, out: &Out) -> Result<Source> {
-    match args.preset {
-        Some(choice) => Ok(Source::Preset(choice)),
-        None => file(args.model.as_deref(), args.offline, out).map(Source::File),
+    let base = match args.preset {
+        Some(choice) => Source::Preset(choice),
+        None => named(args.model.as_deref(), args.offline, out)?,
+    };
+    Ok(match &args.lora {
+        Some(adapter) => Source::Adapted(Box::new(base), adapter.clone()),
+        None => base,
+    })
+}
+
+/// The model behind a name, which may be the one inside the program.
+pub(crate) fn named(name: Option<&str>, offline: bool, out: &Out) -> Result<Source> {
+    match smallmind_hub::EMBEDDED {
+        Some(bytes) if name == Some("tiny") => Ok(Source::Tiny(bytes)),
+        _ => file(name, offline, out).map(Source::File),
     }
 }
 

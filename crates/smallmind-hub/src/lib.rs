@@ -49,3 +49,6 @@ pub use name::ModelRef;
 pub use pip_config::PipConfig;
 pub use progress::{Progress, Silent};
 pub use store::Entry;
+
+/// The file of the model `tiny`, where it is built into the program.
+pub const EMBEDDED: Option<&[u8]> = None;

@@ -3,6 +3,7 @@
 //!
 //! - [`dtype`], [`quant`], [`half`]: the stored element types and their reference conversions
 //! - [`matmul`]: packed weights and the one product, C = A · Bᵀ
+//! - [`gemm`]: products of plain F32 matrices in any orientation, for training
 //! - [`attention`] and the entries of [`Kernels`]: the other operations of a transformer
 //! - [`threads`]: the pool, the only place of the engine that creates threads
 //! - `isa`: the instruction sets; [`kernels`] chooses one table of functions once
@@ -14,6 +15,7 @@
 
 mod aligned;
 pub mod dtype;
+pub mod gemm;
 pub mod half;
 mod isa;
 pub mod matmul;

@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+use crate::gemm::Mat;
+use crate::gemm::piece::{self as gemm, Piece as GemmPiece};
 use crate::isa::Isa;
 #[cfg(all(target_arch = "x86_64", debug_assertions))]
 use crate::isa::avx2::Avx512Vl;
@@ -20,7 +22,7 @@ use crate::matmul;
 use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Piece};
 use crate::ops::attention::{self, PageMut, PageTask, Partial};
-use crate::ops::{activation, elementwise, norm, quantize, rope};
+use crate::ops::{activation, backward, elementwise, norm, quantize, rope};
 
 /// The functions of one ISA. Slices of one call have equal lengths unless said otherwise.
 pub struct Kernels {
@@ -58,6 +60,20 @@ pub struct Kernels {
     pub merge_partial: fn(&mut Partial, &mut [f32], Partial, &[f32]),
     /// The attention's output from its weighted sum: state, out.
     pub finish_attention: fn(Partial, &mut [f32]),
+    /// `x = softmax(scale · x)`: x, scale, and where ln Σ exp(scale · x) goes.
+    pub softmax: fn(&mut [f32], f32, &mut f32),
+    /// Softmax's derivative, in place: p, dp, scale.
+    pub softmax_back: fn(&[f32], &mut [f32], f32),
+    /// `dy = dy · gelu'(x)`: x, dy.
+    pub gelu_back: fn(&[f32], &mut [f32]),
+    /// `dy = dy · silu'(x)`: x, dy.
+    pub silu_back: fn(&[f32], &mut [f32]),
+    /// RMSNorm's derivative: x, weight, eps, dy; adds to dx and dweight.
+    pub rms_norm_back: fn(&[f32], &[f32], f32, &[f32], &mut [f32], &mut [f32]),
+    /// LayerNorm's derivative: x, weight, eps, dy; adds to dx, dweight and dbias.
+    pub layer_norm_back: fn(&[f32], &[f32], f32, &[f32], &mut [f32], &mut [f32], &mut [f32]),
+    pub(crate) gemm_pack: fn(Mat<'_>, &mut [f32]),
+    pub(crate) gemm_piece: fn(&mut GemmPiece<'_>),
 }
 
 /// The functions of the fast class ([`crate::matmul::Class`]).
@@ -121,6 +137,16 @@ macro_rules! tables {
             attend_page = attention::attend_page: fn(task: &mut PageTask<'_>);
             merge_partial = attention::merge: fn(state: &mut Partial, out: &mut [f32], page: Partial, page_out: &[f32]);
             finish_attention = attention::finish: fn(state: Partial, out: &mut [f32]);
+            softmax = backward::softmax: fn(x: &mut [f32], scale: f32, log_sum: &mut f32);
+            softmax_back = backward::softmax_back: fn(p: &[f32], dp: &mut [f32], scale: f32);
+            gelu_back = backward::gelu_back: fn(x: &[f32], dy: &mut [f32]);
+            silu_back = backward::silu_back: fn(x: &[f32], dy: &mut [f32]);
+            rms_norm_back = backward::rms_norm_back:
+                fn(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dweight: &mut [f32]);
+            layer_norm_back = backward::layer_norm_back:
+                fn(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dweight: &mut [f32], dbias: &mut [f32]);
+            gemm_pack = gemm::pack: fn(b: Mat<'_>, out: &mut [f32]);
+            gemm_piece = gemm::piece: fn(p: &mut GemmPiece<'_>);
         );)*
     };
 }

@@ -75,6 +75,9 @@ pub enum Error {
     /// The model has no chat template and its family none that we know.
     #[error("the model carries no chat template: use --raw for plain continuation")]
     NoChatTemplate,
+    /// Whoever asked for the work asked to stop it.
+    #[error("interrupted")]
+    Cancelled,
     /// A parameter out of its range.
     #[error("{0}")]
     Parameter(String),

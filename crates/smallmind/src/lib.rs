@@ -2,6 +2,7 @@
 //!
 //! This library opens no socket, prints nothing and never exits.
 
+pub mod convert;
 pub mod cpus;
 mod error;
 mod kv;
@@ -9,6 +10,7 @@ pub mod model;
 mod perplexity;
 pub mod preset;
 pub mod profile;
+pub mod quantize;
 pub mod sample;
 mod session;
 

@@ -86,7 +86,7 @@ impl Preset {
 }
 
 /// One token a byte, so that any text can be read and written, and unused places up to the vocabulary's size.
-fn bytes_vocabulary(w: &mut GgufWriter<'_>, vocab: usize) {
+pub fn bytes_vocabulary(w: &mut GgufWriter<'_>, vocab: usize) {
     const NORMAL: i32 = 1;
     const UNUSED: i32 = 5;
     const BYTE: i32 = 6;

@@ -13,9 +13,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("smallmind-text", &[]),
     ("smallmind-formats", &["smallmind-kernels"]),
     ("smallmind", &["smallmind-kernels", "smallmind-formats", "smallmind-text"]),
+    ("smallmind-train", &["smallmind", "smallmind-kernels", "smallmind-formats", "smallmind-text"]),
     ("smallmind-hub", &[]),
     ("smallmind-bench", &["smallmind", "smallmind-formats", "smallmind-kernels"]),
-    ("smallmind-cli", &["smallmind", "smallmind-bench", "smallmind-hub"]),
+    ("smallmind-cli", &["smallmind", "smallmind-bench", "smallmind-train", "smallmind-hub"]),
     ("xtask", &["smallmind", "smallmind-formats"]),
 ];
 /// What turns C or C++ into object files, or finds libraries made of it.

@@ -15,6 +15,9 @@ const NOT_FAMILIES: &[(&str, &str, &str)] = &[
     ("crates/smallmind/src/model/vocab.rs", "gpt2", "a value of tokenizer.ggml.model"),
     ("crates/smallmind/src/model/vocab.rs", "llama", "a value of tokenizer.ggml.model"),
     ("crates/smallmind/src/model/config.rs", "llama3", "a value of rope.scaling.type"),
+    ("crates/smallmind/src/convert/hf/numbers.rs", "llama3", "a value of rope_type"),
+    ("crates/smallmind/src/convert/hf/vocabulary.rs", "gpt2", "a value of tokenizer.ggml.model"),
+    ("crates/smallmind/src/convert/hf/vocabulary.rs", "llama", "a value of tokenizer.ggml.model"),
 ];
 
 pub(super) fn check(tree: &Tree) -> Result<Vec<String>> {

@@ -39,6 +39,10 @@ const RUNGS: &[&[&str]] = &[
     &["model"],
     &["session"],
     &["perplexity", "preset"],
+    // Models into other models.
+    &["quantize::mix", "quantize::importance", "quantize::rows"],
+    &["quantize"],
+    &["convert"],
 ];
 /// Names that the crate's root gives to all.
 const ROOT: &[(&str, &str)] = &[("Error", "error"), ("Result", "error")];

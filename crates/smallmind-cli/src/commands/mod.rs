@@ -3,15 +3,20 @@
 mod bench;
 mod chat;
 mod compare;
+mod convert;
+mod finetune;
 mod list;
+mod merge;
 mod perplexity;
 mod profile;
 mod pull;
+mod quantize;
 mod report;
 mod rm;
 mod run;
 mod show;
 mod tokenize;
+mod train;
 mod verify;
 
 use anyhow::Result;
@@ -33,6 +38,11 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Compare(args) => compare::run(&args, out),
         Command::Report(args) => report::run(&args, out),
         Command::Peer(args) => compare::peer(&args, out),
+        Command::Train(args) => train::run(&args, out),
+        Command::Finetune(args) => finetune::run(&args, out),
+        Command::Merge(args) => merge::run(&args, out),
+        Command::Convert(args) => convert::run(&args, out),
+        Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Show(args) => show::run(&args, out),

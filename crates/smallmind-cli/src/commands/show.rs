@@ -5,11 +5,11 @@ use anyhow::Result;
 use crate::args::ShowArgs;
 use crate::describe::{Facts, document, text};
 use crate::output::{self, Out};
-use crate::resolve::{self, Source};
+use crate::resolve;
 
 pub(crate) fn run(args: &ShowArgs, out: &Out) -> Result<()> {
     let source = match &args.name {
-        Some(name) => Source::File(resolve::file(Some(name), args.source.offline, out)?),
+        Some(name) => resolve::named(Some(name), args.source.offline, out)?,
         None => resolve::source(&args.source, out)?,
     };
     let (name, gguf) = (source.name(), source.open()?);

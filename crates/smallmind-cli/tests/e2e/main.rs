@@ -4,12 +4,15 @@
 mod bench;
 mod chat;
 mod compare;
+mod convert;
 mod perplexity;
 mod preset;
 mod profile;
+mod quantize;
 mod run;
 mod show;
 mod store;
 mod support;
 mod tokenize;
+mod train;
 mod usage;

@@ -71,8 +71,8 @@ fn two_profiles_are_compared_and_a_slower_one_is_named() {
     assert_eq!(profile(&["--save", &a, "-r", "5"]).code, Some(0));
     let mut slower: Value = serde_json::from_str(&std::fs::read_to_string(&a).unwrap()).unwrap();
     for row in slower["rows"].as_array_mut().unwrap() {
+        let factor = if row["unit"] == "tok/s" { 0.1 } else { 10.0 };
         for sample in row["sides"][0]["samples"].as_array_mut().unwrap() {
-            let factor = if row["unit"] == "tok/s" { 0.1 } else { 10.0 };
             *sample = (sample.as_f64().unwrap() * factor).into();
         }
     }

@@ -60,6 +60,16 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// A failure after some talk: this code, nothing on stdout, and a last line with all of `words`.
+    #[track_caller]
+    pub(crate) fn refuses_after_notes(&self, code: i32, words: &[&str]) {
+        let last = self.stderr.lines().last().unwrap_or_default();
+        let only = Outcome { code: self.code, stdout: self.stdout.clone(), stderr: format!("{last}\n") };
+        only.refuses(code, words);
+    }
+}
+
 /// Runs to the end.
 pub(crate) fn smallmind(args: &[&str]) -> Outcome {
     command(args).output().unwrap().into()

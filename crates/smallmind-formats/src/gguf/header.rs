@@ -61,13 +61,7 @@ pub(super) fn parse(map: &Arc<Map>, path: &Arc<Path>) -> Result<Header, FormatEr
             "the file holds no tensors (a vocabulary only?); get the whole model",
         ));
     }
-    let mut entries = Vec::new();
-    for i in 0..n_keys {
-        let key = p.key(i)?;
-        let value = p.value(&key)?;
-        entries.push((key, value));
-    }
-    let metadata = Metadata::new(path, entries)?;
+    let metadata = p.metadata(n_keys)?;
     refuse_split(&metadata)?;
     let alignment = alignment(&metadata)?;
     let mut raw = Vec::new();
@@ -78,6 +72,21 @@ pub(super) fn parse(map: &Arc<Map>, path: &Arc<Path>) -> Result<Header, FormatEr
     let data_start = data_start.ok_or_else(|| FormatError::file(path, "the header is too long"))?;
     let tensors = tensors::place(path, raw, data_start, alignment, parser.file_len)?;
     Ok(Header { version, metadata, tensors })
+}
+
+impl Metadata {
+    /// `n_keys` keys and values as a file stores them, and nothing after them.
+    pub(crate) fn from_entries(bytes: Vec<u8>, n_keys: u64, path: &Path) -> Result<Metadata, FormatError> {
+        let (map, path) = (Arc::new(Map::from_bytes(bytes)), Arc::<Path>::from(path));
+        let (cursor, file_len) = (Cursor::new(map.bytes()), map.bytes().len() as u64);
+        let mut parser = Parser { map: &map, path: &path, cursor, file_len, unread: 0 };
+        parser.check_count("keys", n_keys, MAX_KEYS, MIN_KEY_VALUE_BYTES)?;
+        let metadata = parser.metadata(n_keys)?;
+        if parser.cursor.left() > 0 {
+            return Err(FormatError::file(&path, "holds bytes behind its last key"));
+        }
+        Ok(metadata)
+    }
 }
 
 /// Says what a file without GGUF's magic number seems to be.
@@ -170,6 +179,16 @@ pub(super) struct Parser<'a> {
 }
 
 impl Parser<'_> {
+    fn metadata(&mut self, n_keys: u64) -> Result<Metadata, FormatError> {
+        let mut entries = Vec::new();
+        for i in 0..n_keys {
+            let key = self.key(i)?;
+            let value = self.value(&key)?;
+            entries.push((key, value));
+        }
+        Metadata::new(self.path, entries)
+    }
+
     /// The error for a file that ends inside `inside`.
     pub(super) fn short(&self, inside: impl Into<String>, short: Short) -> FormatError {
         let inside = inside.into();

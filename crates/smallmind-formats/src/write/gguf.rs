@@ -8,7 +8,7 @@ use crate::gguf::{
 };
 use smallmind_kernels::dtype::DType;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -36,7 +36,24 @@ struct Tensor<'a> {
     name: String,
     dtype: DType,
     shape: Vec<usize>,
-    bytes: Cow<'a, [u8]>,
+    /// `None` where they come through a [`GgufStream`].
+    bytes: Option<Cow<'a, [u8]>>,
+}
+
+impl Tensor<'_> {
+    /// Bytes that type and shape ask for; `None` where a reader would refuse them.
+    fn stored_bytes(&self) -> Option<usize> {
+        let (row, rows) = self.shape.split_first()?;
+        if rows.len() >= MAX_DIMS
+            || rows.contains(&0)
+            || *row == 0
+            || !row.is_multiple_of(self.dtype.block_len())
+        {
+            return None;
+        }
+        let elements = rows.iter().try_fold(*row, |product, d| product.checked_mul(*d))?;
+        self.dtype.bytes_of(elements)
+    }
 }
 
 fn invalid(message: String) -> io::Error {
@@ -46,6 +63,14 @@ fn invalid(message: String) -> io::Error {
 fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend((bytes.len() as u64).to_le_bytes());
     out.extend_from_slice(bytes);
+}
+
+fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) {
+    for entry in entries {
+        put_string(out, entry.key.as_bytes());
+        out.extend(entry.value_type.id().to_le_bytes());
+        out.extend_from_slice(&entry.bytes);
+    }
 }
 
 fn array_head(elem: ValueType, len: usize) -> Vec<u8> {
@@ -171,6 +196,16 @@ impl<'a> GgufWriter<'a> {
         self
     }
 
+    /// The keys as a reader would see them; `name` takes the path's place in its errors.
+    ///
+    /// # Errors
+    /// Where a reader would refuse one.
+    pub fn metadata(&self, name: &Path) -> Result<Metadata, FormatError> {
+        let mut entries = Vec::new();
+        put_entries(&mut entries, &self.entries);
+        Metadata::from_entries(entries, self.entries.len() as u64, name)
+    }
+
     /// Adds a tensor. `shape` is in GGML's order (`shape[0]` is the length of a row), `bytes` are as stored.
     pub fn add_tensor(
         &mut self,
@@ -179,13 +214,27 @@ impl<'a> GgufWriter<'a> {
         shape: &[usize],
         bytes: impl Into<Cow<'a, [u8]>>,
     ) -> &mut Self {
-        self.tensors.push(Tensor {
-            name: name.to_owned(),
-            dtype,
-            shape: shape.to_owned(),
-            bytes: bytes.into(),
-        });
+        let bytes = Some(bytes.into());
+        self.tensors.push(Tensor { name: name.to_owned(), dtype, shape: shape.to_owned(), bytes });
         self
+    }
+
+    /// Announces a tensor whose bytes are made only when they are written, by [`GgufWriter::start`].
+    pub fn declare_tensor(&mut self, name: &str, dtype: DType, shape: &[usize]) -> &mut Self {
+        self.tensors.push(Tensor { name: name.to_owned(), dtype, shape: shape.to_owned(), bytes: None });
+        self
+    }
+
+    /// Writes the header and returns where the tensors' bytes go, in the order of their declaration.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::write`].
+    pub fn start<W: Write>(&self, mut out: W) -> io::Result<GgufStream<W>> {
+        let (alignment, sizes) = self.check()?;
+        let header = self.header(alignment, &sizes)?;
+        out.write_all(&header)?;
+        pad(&mut out, header.len() as u64, alignment)?;
+        Ok(GgufStream { out, alignment, sizes: sizes.into(), written: 0 })
     }
 
     /// Writes the whole file.
@@ -193,19 +242,22 @@ impl<'a> GgufWriter<'a> {
     /// # Errors
     /// `InvalidInput` if a key, name, shape or `general.alignment` is not what a reader accepts, if a tensor's bytes
     /// are not those of its type and shape, or if there is no tensor; otherwise what `out` refuses.
-    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
-        let alignment = self.check()?;
+    pub fn write(&self, out: impl Write) -> io::Result<()> {
+        let mut stream = self.start(out)?;
+        for tensor in &self.tensors {
+            stream.write_all(tensor.bytes.as_deref().unwrap_or_default())?;
+        }
+        stream.finish().map(drop)
+    }
+
+    fn header(&self, alignment: u64, sizes: &[u64]) -> io::Result<Vec<u8>> {
         let mut header = MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());
         header.extend((self.tensors.len() as u64).to_le_bytes());
         header.extend((self.entries.len() as u64).to_le_bytes());
-        for entry in &self.entries {
-            put_string(&mut header, entry.key.as_bytes());
-            header.extend(entry.value_type.id().to_le_bytes());
-            header.extend_from_slice(&entry.bytes);
-        }
+        put_entries(&mut header, &self.entries);
         let mut offset = 0u64;
-        for tensor in &self.tensors {
+        for (tensor, size) in self.tensors.iter().zip(sizes) {
             put_string(&mut header, tensor.name.as_bytes());
             let n_dims = u32::try_from(tensor.shape.len()).map_err(|e| invalid(e.to_string()))?;
             header.extend(n_dims.to_le_bytes());
@@ -213,17 +265,11 @@ impl<'a> GgufWriter<'a> {
             header.extend(tensor.dtype.gguf_id().to_le_bytes());
             header.extend(offset.to_le_bytes());
             offset = offset
-                .checked_add(tensor.bytes.len() as u64)
+                .checked_add(*size)
                 .and_then(|end| end.checked_next_multiple_of(alignment))
                 .ok_or_else(|| invalid("the tensors are too large".to_owned()))?;
         }
-        out.write_all(&header)?;
-        pad(&mut out, header.len(), alignment)?;
-        for tensor in &self.tensors {
-            out.write_all(&tensor.bytes)?;
-            pad(&mut out, tensor.bytes.len(), alignment)?;
-        }
-        out.flush()
+        Ok(header)
     }
 
     /// The file's bytes.
@@ -246,8 +292,8 @@ impl<'a> GgufWriter<'a> {
         file.commit()
     }
 
-    /// Checks everything and tells the alignment.
-    fn check(&self) -> io::Result<u64> {
+    /// Checks everything and tells the alignment, and each tensor's bytes.
+    fn check(&self) -> io::Result<(u64, Vec<u64>)> {
         if self.tensors.is_empty() {
             return Err(invalid("there is no tensor to write".to_owned()));
         }
@@ -256,28 +302,26 @@ impl<'a> GgufWriter<'a> {
                 .map_err(|fault| invalid(format!("key `{}` {fault}", entry.key)))?;
         }
         let mut names = BTreeSet::new();
+        let mut sizes = Vec::with_capacity(self.tensors.len());
         for tensor in &self.tensors {
             let error = |message: &str| invalid(format!("tensor `{}` {message}", tensor.name));
             check_name(tensor.name.as_bytes()).map_err(|fault| error(&format!("has a name that {fault}")))?;
             if !names.insert(tensor.name.as_str()) {
                 return Err(error("is there twice"));
             }
-            let rows = tensor.shape.split_first().filter(|(row, rows)| {
-                rows.len() < MAX_DIMS
-                    && !rows.contains(&0)
-                    && **row > 0
-                    && row.is_multiple_of(tensor.dtype.block_len())
-            });
-            let expected = rows.and_then(|(row, rows)| {
-                let elements = rows.iter().try_fold(*row, |product, d| product.checked_mul(*d))?;
-                tensor.dtype.bytes_of(elements)
-            });
-            if expected != Some(tensor.bytes.len()) {
-                let (shape, dtype, len) = (&tensor.shape, tensor.dtype, tensor.bytes.len());
-                return Err(error(&format!("cannot be {dtype} of shape {shape:?} in {len} bytes")));
+            let (shape, dtype) = (&tensor.shape, tensor.dtype);
+            let expected = tensor.stored_bytes();
+            if let Some(bytes) = &tensor.bytes
+                && expected != Some(bytes.len())
+            {
+                return Err(error(&format!("cannot be {dtype} of shape {shape:?} in {} bytes", bytes.len())));
             }
+            let Some(expected) = expected else {
+                return Err(error(&format!("cannot be {dtype} of shape {shape:?}")));
+            };
+            sizes.push(expected as u64);
         }
-        self.alignment()
+        Ok((self.alignment()?, sizes))
     }
 
     fn alignment(&self) -> io::Result<u64> {
@@ -295,10 +339,63 @@ impl<'a> GgufWriter<'a> {
     }
 }
 
+/// A GGUF file whose header is written: takes the tensors' bytes in order, in pieces of any size, and pads between them.
+#[derive(Debug)]
+pub struct GgufStream<W> {
+    out: W,
+    alignment: u64,
+    /// Of the tensors that are not complete, the first one's included.
+    sizes: VecDeque<u64>,
+    /// Bytes of the first of them that are written.
+    written: u64,
+}
+
+impl<W: Write> GgufStream<W> {
+    /// Ends the file and gives back where it was written.
+    ///
+    /// # Errors
+    /// `InvalidInput` where bytes are missing; otherwise what the writer refuses.
+    pub fn finish(mut self) -> io::Result<W> {
+        if let Some(size) = self.sizes.front() {
+            let missing = size.saturating_sub(self.written);
+            return Err(invalid(format!(
+                "{missing} bytes of a tensor are missing, and {} tensors after it",
+                self.sizes.len().saturating_sub(1)
+            )));
+        }
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+impl<W: Write> Write for GgufStream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(size) = self.sizes.front().copied() else {
+            return if bytes.is_empty() {
+                Ok(0)
+            } else {
+                Err(invalid("bytes beyond the last tensor".to_owned()))
+            };
+        };
+        let room = usize::try_from(size.saturating_sub(self.written)).unwrap_or(usize::MAX);
+        let taken = self.out.write(bytes.get(..room).unwrap_or(bytes))?;
+        self.written = self.written.saturating_add(taken as u64);
+        if self.written == size {
+            pad(&mut self.out, size, self.alignment)?;
+            self.sizes.pop_front();
+            self.written = 0;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// Zeros from `len` to the next multiple of `alignment`.
-fn pad(out: &mut impl Write, len: usize, alignment: u64) -> io::Result<()> {
-    let padding =
-        (len as u64).checked_next_multiple_of(alignment).map_or(0, |end| end.saturating_sub(len as u64));
+fn pad(out: &mut impl Write, len: u64, alignment: u64) -> io::Result<()> {
+    let padding = len.checked_next_multiple_of(alignment).map_or(0, |end| end.saturating_sub(len));
     io::copy(&mut io::Read::take(io::repeat(0), padding), out).map(drop)
 }
 
@@ -360,5 +457,30 @@ mod tests {
             copy.add_tensor(&t.name, t.dtype, &t.shape, file.data(t));
         }
         assert_eq!(copy.to_bytes().unwrap(), std::fs::read(&path).unwrap());
+    }
+    #[test]
+    fn a_stream_takes_pieces_of_any_size_and_gives_the_same_file() {
+        let data: Vec<u8> = (0..68).collect();
+        let mut whole = GgufWriter::new();
+        whole.set_u32("k", 1).add_tensor("t", DType::Q8_0, &[32, 2], &data[..]);
+        whole.add_tensor("u", DType::F32, &[1], &[0u8, 0, 128, 63][..]);
+        let mut declared = GgufWriter::new();
+        declared.set_u32("k", 1).declare_tensor("t", DType::Q8_0, &[32, 2]).declare_tensor(
+            "u",
+            DType::F32,
+            &[1],
+        );
+        for piece in [1, 7, 72] {
+            let mut stream = declared.start(Vec::new()).unwrap();
+            for bytes in [&data[..], &[0, 0, 128, 63]].concat().chunks(piece) {
+                stream.write_all(bytes).unwrap();
+            }
+            assert!(stream.write_all(&[1]).unwrap_err().to_string().contains("beyond the last tensor"));
+            assert_eq!(stream.finish().unwrap(), whole.to_bytes().unwrap());
+        }
+        let stream = declared.start(Vec::new()).unwrap();
+        assert!(stream.finish().unwrap_err().to_string().contains("68 bytes of a tensor are missing, and 1"));
+        assert!(declared.to_bytes().is_err());
+        assert!(GgufWriter::new().declare_tensor("t", DType::Q8_0, &[31]).start(Vec::new()).is_err());
     }
 }

@@ -4,5 +4,5 @@
 mod gguf;
 mod whole_file;
 
-pub use gguf::GgufWriter;
+pub use gguf::{GgufStream, GgufWriter};
 pub use whole_file::WholeFile;

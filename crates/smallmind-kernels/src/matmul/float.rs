@@ -30,6 +30,8 @@ pub(crate) trait FloatFormat {
     fn load<I: Isa>(isa: I, w: &[Self::Item; GROUP]) -> I::F;
     /// One stored value from its little-endian bytes in the file.
     fn item(bytes: &[u8]) -> Self::Item;
+    /// Its inverse.
+    fn put(item: Self::Item, bytes: &mut [u8]);
 }
 
 /// F32.
@@ -42,6 +44,9 @@ impl FloatFormat for F32 {
     }
     fn item(b: &[u8]) -> f32 {
         f32::from_le_bytes([b[0], b[1], b[2], b[3]])
+    }
+    fn put(item: f32, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&item.to_le_bytes());
     }
 }
 
@@ -56,6 +61,9 @@ impl FloatFormat for F16 {
     fn item(b: &[u8]) -> u16 {
         u16::from_le_bytes([b[0], b[1]])
     }
+    fn put(item: u16, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&item.to_le_bytes());
+    }
 }
 
 /// BF16.
@@ -68,6 +76,9 @@ impl FloatFormat for BF16 {
     }
     fn item(b: &[u8]) -> u16 {
         u16::from_le_bytes([b[0], b[1]])
+    }
+    fn put(item: u16, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&item.to_le_bytes());
     }
 }
 

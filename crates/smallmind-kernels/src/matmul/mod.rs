@@ -49,10 +49,12 @@ pub(crate) mod format;
 pub(crate) mod kquant;
 mod pack;
 pub(crate) mod tile;
+mod unpack;
 
 pub use acts::{ActMeta, ActQuants, QuantizedActs, TILE, act_blocks, act_len, act_rows};
 pub use format::GROUP;
 pub use pack::{FileRows, RowOrder, pack_rows};
+pub use unpack::{LAYOUT, unpack_row};
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;

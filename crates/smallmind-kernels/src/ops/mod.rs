@@ -2,6 +2,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod backward;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod norm;

@@ -120,9 +120,10 @@ pub trait Block {
     /// Inverse of [`Block::unpack`]: `pack(unpack(block))` gives the same bytes, whatever they are.
     fn pack(from: &Unpacked, block: &mut [u8]);
 
-    /// The block nearest to `x` that a reasonable search finds. NaN counts as 0; what the type cannot reach is
-    /// clamped to its range, so the block never holds a non-finite scale.
-    fn quantize(x: &[f32], block: &mut [u8]);
+    /// The block nearest to `x` that a reasonable search finds, each value's error weighted by its `importance` where
+    /// that is known (as many as there are values, finite, not negative). NaN counts as 0; what the type cannot reach
+    /// is clamped to its range, so the block never holds a non-finite scale.
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]);
 
     /// The values of a block.
     fn dequantize(block: &[u8], out: &mut [f32]) {
@@ -170,6 +171,13 @@ pub enum BlockError {
         /// Bytes there are.
         found: usize,
     },
+    /// There is not one importance for every value.
+    WrongImportance {
+        /// Number of values.
+        len: usize,
+        /// Number of importances.
+        found: usize,
+    },
     /// F32, F16 or BF16, which have no blocks, where integers of a block were asked for.
     NotQuantized {
         /// The type.
@@ -191,6 +199,9 @@ impl std::fmt::Display for BlockError {
                     "{len} values of {dtype} take {expected} bytes, but there are {found}: give a buffer of that size"
                 )
             }
+            BlockError::WrongImportance { len, found } => {
+                write!(f, "{len} values have {found} importances: give one for each")
+            }
             BlockError::NotQuantized { dtype } => {
                 write!(f, "{dtype} has no blocks to unpack: read its values directly")
             }
@@ -205,7 +216,7 @@ struct Format {
     dtype: DType,
     form: Option<Form>,
     dequantize: fn(&[u8], &mut [f32]),
-    quantize: fn(&[f32], &mut [u8]),
+    quantize: fn(&[f32], Option<&[f32]>, &mut [u8]),
     unpack: fn(&[u8], &mut Unpacked),
     pack: fn(&Unpacked, &mut [u8]),
 }
@@ -218,16 +229,22 @@ const fn blocks<B: Block>() -> Format {
             let blocks = bytes.chunks_exact(B::DTYPE.block_bytes());
             blocks.zip(out.chunks_exact_mut(B::FORM.len)).for_each(|(block, out)| B::dequantize(block, out));
         },
-        quantize: |x, out| {
+        quantize: |x, importance, out| {
             let blocks = out.chunks_exact_mut(B::DTYPE.block_bytes());
-            x.chunks_exact(B::FORM.len).zip(blocks).for_each(|(x, block)| B::quantize(x, block));
+            for (i, (x, block)) in x.chunks_exact(B::FORM.len).zip(blocks).enumerate() {
+                B::quantize(x, importance.map(|all| &all[i * B::FORM.len..][..B::FORM.len]), block);
+            }
         },
         unpack: B::unpack,
         pack: B::pack,
     }
 }
 
-const fn plain(dtype: DType, dequantize: fn(&[u8], &mut [f32]), quantize: fn(&[f32], &mut [u8])) -> Format {
+const fn plain(
+    dtype: DType,
+    dequantize: fn(&[u8], &mut [f32]),
+    quantize: fn(&[f32], Option<&[f32]>, &mut [u8]),
+) -> Format {
     Format { dtype, form: None, dequantize, quantize, unpack: |_, _| {}, pack: |_, _| {} }
 }
 
@@ -287,7 +304,27 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) -> Result<(), Blo
 /// `x.len()` is no multiple of the block length, or `out` is not the size of that many values.
 pub fn quantize(dtype: DType, x: &[f32], out: &mut [u8]) -> Result<(), BlockError> {
     check(dtype, x.len(), out.len())?;
-    (format(dtype).quantize)(x, out);
+    (format(dtype).quantize)(x, None, out);
+    Ok(())
+}
+
+/// [`quantize`] for values whose errors do not matter alike: `importance` has one finite weight of zero or more for
+/// every value, for a model's matrix the mean square of the activations of that input channel. Only their ratios
+/// matter; keep their mean near 1. Q8_0 and the plain types take no notice of them.
+///
+/// # Errors
+/// As [`quantize`], and where there are not as many weights as values.
+pub fn quantize_weighted(
+    dtype: DType,
+    x: &[f32],
+    importance: &[f32],
+    out: &mut [u8],
+) -> Result<(), BlockError> {
+    check(dtype, x.len(), out.len())?;
+    if importance.len() != x.len() {
+        return Err(BlockError::WrongImportance { len: x.len(), found: importance.len() });
+    }
+    (format(dtype).quantize)(x, Some(importance), out);
     Ok(())
 }
 

@@ -20,7 +20,7 @@ pub(super) fn f32_from_bytes(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-pub(super) fn f32_to_bytes(x: &[f32], out: &mut [u8]) {
+pub(super) fn f32_to_bytes(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
     for (b, value) in out.as_chunks_mut::<4>().0.iter_mut().zip(x) {
         *b = value.to_le_bytes();
     }
@@ -30,7 +30,7 @@ pub(super) fn f16_from_bytes(bytes: &[u8], out: &mut [f32]) {
     from_halves(bytes, out, f16_to_f32);
 }
 
-pub(super) fn f16_to_bytes(x: &[f32], out: &mut [u8]) {
+pub(super) fn f16_to_bytes(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
     to_halves(x, out, f32_to_f16);
 }
 
@@ -38,6 +38,6 @@ pub(super) fn bf16_from_bytes(bytes: &[u8], out: &mut [f32]) {
     from_halves(bytes, out, bf16_to_f32);
 }
 
-pub(super) fn bf16_to_bytes(x: &[f32], out: &mut [u8]) {
+pub(super) fn bf16_to_bytes(x: &[f32], _importance: Option<&[f32]>, out: &mut [u8]) {
     to_halves(x, out, f32_to_bf16);
 }

@@ -50,9 +50,9 @@ impl Block for Q2_K {
         }
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
-        search::affine(&Self::FORM, x, &mut to);
+        search::affine(&Self::FORM, x, importance, &mut to);
         Self::pack(&to, block);
     }
 }

@@ -72,9 +72,9 @@ impl Block for Q3_K {
         pack_scales(&from.scales, &mut block[SCALES..SCALES + 12]);
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
-        search::symmetric(&Self::FORM, x, &mut to);
+        search::symmetric(&Self::FORM, x, importance, &mut to);
         Self::pack(&to, block);
     }
 }

@@ -41,9 +41,9 @@ impl Block for Q4_0 {
         planes::write::<4, 16, 0>(&from.q[..32], &mut block[2..18]);
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
-        legacy::centred(&Self::FORM, x, &mut to);
+        legacy::centred(&Self::FORM, x, importance, &mut to);
         Self::pack(&to, block);
     }
 }

@@ -43,9 +43,9 @@ impl Block for Q4_1 {
         planes::write::<4, 16, 0>(&from.q[..32], &mut block[4..20]);
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
-        legacy::from_minimum(&Self::FORM, x, &mut to);
+        legacy::from_minimum(&Self::FORM, x, importance, &mut to);
         Self::pack(&to, block);
     }
 }

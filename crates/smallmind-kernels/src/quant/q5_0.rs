@@ -44,9 +44,9 @@ impl Block for Q5_0 {
         planes::write::<1, 1, 4>(&from.q[..32], &mut block[2..6]);
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
-        legacy::centred(&Self::FORM, x, &mut to);
+        legacy::centred(&Self::FORM, x, importance, &mut to);
         Self::pack(&to, block);
     }
 }

@@ -51,9 +51,9 @@ impl Block for Q6_K {
         }
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
-        search::symmetric(&Self::FORM, x, &mut to);
+        search::symmetric(&Self::FORM, x, importance, &mut to);
         Self::pack(&to, block);
     }
 }

@@ -40,7 +40,7 @@ impl Block for Q8_0 {
         block[2..34].copy_from_slice(&from.q[..32]);
     }
 
-    fn quantize(x: &[f32], block: &mut [u8]) {
+    fn quantize(x: &[f32], _importance: Option<&[f32]>, block: &mut [u8]) {
         let mut to = Unpacked::default();
         legacy::signed(x, &mut to);
         Self::pack(&to, block);

@@ -2,7 +2,8 @@
 //! sub-block, then for the F16 scale (and minimum) of the super-block given the rounded ones. Knows no packing.
 //!
 //! A value's weight is `sqrt(mean square of its sub-block + x²)`: large weights of a model matter more, without
-//! letting them decide alone. Everything is plain `f32` arithmetic in a fixed order, so results do not depend on
+//! letting them decide alone. Where the importance of each column is known (the mean square of what it is multiplied
+//! by), it multiplies that weight, with the mean square of the whole block: sub-blocks then count as they matter. Everything is plain `f32` arithmetic in a fixed order, so results do not depend on
 //! the machine.
 
 use super::{Form, MAX_BLOCK_LEN, MAX_GROUPS, Offset, Unpacked};
@@ -27,7 +28,7 @@ pub(super) fn f16_scale(d: f32) -> f32 {
 
 /// The nearest integer of `low..=high` (both below 2^22 in magnitude): adding 1.5 * 2^23 leaves no fraction bits.
 #[inline]
-fn nearest(v: f32, low: f32, high: f32) -> f32 {
+pub(super) fn nearest(v: f32, low: f32, high: f32) -> f32 {
     const NO_FRACTION: f32 = 12_582_912.0;
     (v.clamp(low, high) + NO_FRACTION) - NO_FRACTION
 }
@@ -39,9 +40,16 @@ struct Weighted {
 }
 
 impl Weighted {
-    fn new(form: &Form, x: &[f32]) -> Weighted {
+    fn new(form: &Form, x: &[f32], importance: Option<&[f32]>) -> Weighted {
         let mut v = Weighted { x: [0.0; MAX_BLOCK_LEN], w: [0.0; MAX_BLOCK_LEN] };
         v.x.iter_mut().zip(x).for_each(|(to, &from)| *to = finite(from));
+        if let Some(importance) = importance {
+            let mean_square = v.x.iter().map(|x| x * x).sum::<f32>() / form.len as f32;
+            for ((w, x), importance) in v.w.iter_mut().zip(&v.x).zip(importance) {
+                *w = importance * (mean_square + x * x).sqrt();
+            }
+            return v;
+        }
         for (x, w) in v.x.chunks_exact(form.group).zip(v.w.chunks_exact_mut(form.group)) {
             let mean_square = x.iter().map(|x| x * x).sum::<f32>() / form.group as f32;
             x.iter().zip(w).for_each(|(x, w)| *w = (mean_square + x * x).sqrt());
@@ -144,12 +152,24 @@ fn fit_symmetric(x: &[f32], w: &[f32], half: f32) -> f32 {
     scale
 }
 
+/// Scale of one block without sub-blocks, `x ≈ scale * (q - zero)` (Q4_0, Q5_0).
+pub(super) fn scale(form: &Form, x: &[f32], importance: &[f32]) -> f32 {
+    let values = Weighted::new(form, x, Some(importance));
+    fit_symmetric(&values.x[..form.len], &values.w[..form.len], f32::from(form.zero))
+}
+
+/// Scale and minimum of one block without sub-blocks, `x ≈ scale * q - min` (Q4_1, Q5_1).
+pub(super) fn scale_and_min(form: &Form, x: &[f32], importance: &[f32]) -> (f32, f32) {
+    let values = Weighted::new(form, x, Some(importance));
+    fit_affine(&values.x[..form.len], &values.w[..form.len], ((1_u32 << form.bits) - 1) as f32)
+}
+
 /// Quantizes a super-block of `x ≈ (d * scales) * q - m * mins` (Q2_K, Q4_K, Q5_K).
-pub(super) fn affine(form: &Form, x: &[f32], to: &mut Unpacked) {
+pub(super) fn affine(form: &Form, x: &[f32], importance: Option<&[f32]>, to: &mut Unpacked) {
     debug_assert_eq!(form.offset, Offset::SubMinTimesM);
     let last = ((1_u32 << form.bits) - 1) as f32;
     let top = form.scale_range.1 as f32;
-    let values = Weighted::new(form, x);
+    let values = Weighted::new(form, x, importance);
     let (mut scales, mut mins) = ([0.0_f32; MAX_GROUPS], [0.0_f32; MAX_GROUPS]);
     for ((scale, min), (x, w)) in scales.iter_mut().zip(&mut mins).zip(values.groups(form)) {
         (*scale, *min) = fit_affine(x, w, last);
@@ -191,11 +211,11 @@ pub(super) fn affine(form: &Form, x: &[f32], to: &mut Unpacked) {
 }
 
 /// Quantizes a super-block of `x ≈ (d * scales) * (q - zero)` (Q3_K, Q6_K).
-pub(super) fn symmetric(form: &Form, x: &[f32], to: &mut Unpacked) {
+pub(super) fn symmetric(form: &Form, x: &[f32], importance: Option<&[f32]>, to: &mut Unpacked) {
     debug_assert_eq!(form.offset, Offset::None);
     let half = f32::from(form.zero);
     let (low, high) = (form.scale_range.0 as f32, form.scale_range.1 as f32);
-    let values = Weighted::new(form, x);
+    let values = Weighted::new(form, x, importance);
     let mut scales = [0.0_f32; MAX_GROUPS];
     for (scale, (x, w)) in scales.iter_mut().zip(values.groups(form)) {
         *scale = fit_symmetric(x, w, half);

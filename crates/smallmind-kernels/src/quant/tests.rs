@@ -151,6 +151,46 @@ fn hostile_values_never_panic_and_give_finite_blocks() {
     }
 }
 
+/// Σ importance · error².
+fn weighted_error(x: &[f32], back: &[f32], importance: &[f32]) -> f64 {
+    x.iter().zip(back).zip(importance).map(|((a, b), w)| f64::from(*w) * f64::from(a - b).powi(2)).sum()
+}
+
+fn weighted_round_trip(dtype: DType, x: &[f32], importance: &[f32]) -> Vec<f32> {
+    let mut bytes = vec![0; dtype.bytes_of(x.len()).unwrap()];
+    quantize_weighted(dtype, x, importance, &mut bytes).unwrap();
+    let mut back = vec![0.0; x.len()];
+    dequantize(dtype, &bytes, &mut back).unwrap();
+    back
+}
+
+#[test]
+fn importance_lowers_the_error_where_it_matters() {
+    let x = normal(256 * 16, 0.02);
+    // One column in eight matters a hundred times as much as the others.
+    let importance: Vec<f32> = (0..x.len()).map(|i| if i % 8 == 3 { 9.0 } else { 0.09 }).collect();
+    for dtype in quantized() {
+        let plain = weighted_error(&x, &round_trip(dtype, &x), &importance);
+        let weighted = weighted_error(&x, &weighted_round_trip(dtype, &x, &importance), &importance);
+        let bound = if dtype == DType::Q8_0 { plain } else { 0.9 * plain };
+        assert!(weighted <= bound, "{dtype}: {weighted:e} against {plain:e}");
+    }
+    assert!(quantize_weighted(DType::Q4_0, &x[..32], &x[..31], &mut [0; 18]).is_err());
+}
+
+#[test]
+fn columns_without_importance_do_no_harm() {
+    let x = normal(256, 0.02);
+    for dtype in quantized() {
+        for importance in [[0.0; 256], [1e6; 256]] {
+            let back = weighted_round_trip(dtype, &x, &importance);
+            let error = weighted_error(&x, &back, &[1.0; 256]).sqrt()
+                / weighted_error(&x, &[0.0; 256], &[1.0; 256]).sqrt();
+            assert!(error < 0.5, "{dtype}: relative error {error}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -192,6 +232,18 @@ proptest! {
         let x: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
         for dtype in quantized() {
             prop_assert!(round_trip(dtype, &x).iter().all(|v| v.is_finite()), "{}", dtype);
+        }
+    }
+
+    #[test]
+    fn any_bits_of_any_importance_quantize_to_finite_blocks(
+        bits in prop::collection::vec(any::<u32>(), 256),
+        importance in prop::collection::vec(0.0_f32..1e6, 256),
+    ) {
+        let x: Vec<f32> = bits.iter().map(|b| f32::from_bits(*b)).collect();
+        for dtype in quantized() {
+            let back = weighted_round_trip(dtype, &x, &importance);
+            prop_assert!(back.iter().all(|v| v.is_finite()), "{}", dtype);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The numbers of one model, read once from its file's metadata and checked before anything is allocated by them.
 
-use smallmind_formats::{FormatError, Gguf};
+use smallmind_formats::{FormatError, Gguf, Metadata};
 
 use super::arch::{self, Arch, AttentionScale, Position, Window};
 use crate::error::Result;
@@ -107,8 +107,16 @@ impl Config {
     /// # Errors
     /// Where a key is missing, of the wrong type or out of range; the sentence names it.
     pub fn read(gguf: &Gguf) -> Result<Config> {
-        let meta = gguf.metadata();
-        let path = gguf.path();
+        let Some(embedding) = gguf.tensor("token_embd.weight") else {
+            let message = "has no tensor `token_embd.weight`: the file is incomplete";
+            return Err(FormatError::file(gguf.path(), message).into());
+        };
+        Config::from_metadata(gguf.metadata(), embedding.rows())
+    }
+
+    /// The same from metadata alone; `vocab` is the embedding's rows.
+    pub(crate) fn from_metadata(meta: &Metadata, vocab: usize) -> Result<Config> {
+        let path = meta.path();
         let family = meta.require_str("general.architecture")?;
         let Some(arch) = arch::find(family) else {
             let known: Vec<&str> = arch::FAMILIES.iter().map(|a| a.name).collect();
@@ -119,7 +127,7 @@ impl Config {
             );
             return Err(FormatError::invalid(path, "general.architecture", message).into());
         };
-        let keys = Keys { gguf, prefix: arch.name };
+        let keys = Keys { meta, prefix: arch.name };
 
         let layers = keys.count("block_count", 1..=MAX_LAYERS)?;
         let hidden = keys.count("embedding_length", 1..=MAX_WIDTH)?;
@@ -165,12 +173,6 @@ impl Config {
         };
         let norm_eps = keys.positive(eps_key)?.ok_or_else(|| keys.missing(eps_key))?;
 
-        let Some(embedding) = gguf.tensor("token_embd.weight") else {
-            return Err(
-                FormatError::file(path, "has no tensor `token_embd.weight`: the file is incomplete").into()
-            );
-        };
-        let vocab = embedding.rows();
         if vocab > MAX_VOCAB {
             return Err(
                 FormatError::tensor(path, "token_embd.weight", "claims an impossible vocabulary").into()
@@ -259,7 +261,7 @@ fn printable(text: &str) -> String {
 
 /// Keys under the family's prefix.
 struct Keys<'a> {
-    gguf: &'a Gguf,
+    meta: &'a Metadata,
     prefix: &'static str,
 }
 
@@ -269,19 +271,19 @@ impl Keys<'_> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.gguf.metadata().contains(&self.key(name))
+        self.meta.contains(&self.key(name))
     }
 
     fn invalid(&self, name: &str, message: String) -> crate::Error {
-        FormatError::invalid(self.gguf.path(), &self.key(name), message).into()
+        FormatError::invalid(self.meta.path(), &self.key(name), message).into()
     }
 
     fn missing(&self, name: &str) -> crate::Error {
-        FormatError::missing(self.gguf.path(), &self.key(name)).into()
+        FormatError::missing(self.meta.path(), &self.key(name)).into()
     }
 
     fn optional(&self, name: &str, range: std::ops::RangeInclusive<usize>) -> Result<Option<usize>> {
-        let Some(value) = self.gguf.metadata().u64(&self.key(name))? else { return Ok(None) };
+        let Some(value) = self.meta.u64(&self.key(name))? else { return Ok(None) };
         match usize::try_from(value).ok().filter(|v| range.contains(v)) {
             Some(v) => Ok(Some(v)),
             None => {
@@ -298,7 +300,7 @@ impl Keys<'_> {
     /// A count, or an array with the same count for every layer.
     fn per_layer(&self, name: &str, layers: usize) -> Result<usize> {
         let key = self.key(name);
-        let meta = self.gguf.metadata();
+        let meta = self.meta;
         if !matches!(meta.get(&key), Some(smallmind_formats::Value::Array(_))) {
             return self.count(name, 1..=MAX_WIDTH);
         }
@@ -316,7 +318,7 @@ impl Keys<'_> {
 
     /// A finite number above zero.
     fn positive(&self, name: &str) -> Result<Option<f32>> {
-        let value = self.gguf.metadata().f32(&self.key(name))?;
+        let value = self.meta.f32(&self.key(name))?;
         match value {
             Some(v) if !(v.is_finite() && v > 0.0) => {
                 Err(self.invalid(name, format!("{v} is not a positive number")))
@@ -326,6 +328,6 @@ impl Keys<'_> {
     }
 
     fn text(&self, name: &str) -> Result<Option<&str>> {
-        Ok(self.gguf.metadata().str(&self.key(name))?)
+        Ok(self.meta.str(&self.key(name))?)
     }
 }

@@ -9,7 +9,7 @@ pub(crate) mod forward;
 pub(crate) mod pass;
 mod plan;
 pub(crate) mod scratch;
-mod slots;
+pub mod slots;
 mod vocab;
 mod weights;
 

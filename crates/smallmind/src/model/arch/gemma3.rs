@@ -1,7 +1,7 @@
 //! Gemma 3: sandwich norms, head norms, five windowed layers to one that sees everything.
 
 use super::llama::LLAMA;
-use super::{Activation, Arch, AttentionScale, EmbedScale, Position, Window};
+use super::{Activation, Arch, AttentionScale, EmbedScale, Hf, Naming, Position, Window};
 
 /// Gemma 3, text.
 pub(super) const GEMMA3: Arch = Arch {
@@ -15,5 +15,13 @@ pub(super) const GEMMA3: Arch = Arch {
     window_rope_base: Some(10_000.0),
     attention_scale: AttentionScale::Gemma3,
     chat_family: Some("gemma"),
+    hf: Hf {
+        classes: &["Gemma3ForCausalLM"],
+        naming: Naming::Sandwich,
+        norms_less_one: true,
+        rope_base: 1_000_000.0,
+        head_dim: Some(256),
+        ..LLAMA.hf
+    },
     ..LLAMA
 };

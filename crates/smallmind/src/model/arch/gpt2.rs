@@ -1,7 +1,7 @@
 //! GPT-2: learned positions, LayerNorm, biases everywhere, one matrix for Q, K and V.
 
 use super::llama::LLAMA;
-use super::{Activation, Arch, Mlp, Norm, Position, Qkv};
+use super::{Activation, Arch, Hf, Mlp, Naming, Norm, Position, Qkv};
 
 /// GPT-2.
 pub(super) const GPT2: Arch = Arch {
@@ -12,5 +12,6 @@ pub(super) const GPT2: Arch = Arch {
     activation: Activation::Gelu,
     mlp: Mlp::Plain,
     chat_family: None,
+    hf: Hf { classes: &["GPT2LMHeadModel"], naming: Naming::Blocks, transposed: true, ..LLAMA.hf },
     ..LLAMA
 };

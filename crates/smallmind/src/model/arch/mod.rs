@@ -37,6 +37,36 @@ pub struct Arch {
     pub attention_scale: AttentionScale,
     /// Which built-in chat template speaks for models whose file has none.
     pub chat_family: Option<&'static str>,
+    /// How the field's checkpoints (config.json, safetensors) store it.
+    pub hf: Hf,
+}
+
+/// A family in the field's checkpoints: what differs from GGUF there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hf {
+    /// `architectures` in config.json.
+    pub classes: &'static [&'static str],
+    /// What weights are called.
+    pub naming: Naming,
+    /// Matrices are stored `[inputs, outputs]`.
+    pub transposed: bool,
+    /// Norm weights are stored less 1.
+    pub norms_less_one: bool,
+    /// `rope_theta` where config.json has none.
+    pub rope_base: f32,
+    /// `head_dim` where config.json has none; `None` divides the width by the heads.
+    pub head_dim: Option<usize>,
+}
+
+/// Names of weights in checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `model.layers.0.self_attn.q_proj`.
+    Layers,
+    /// The same with four norms a layer.
+    Sandwich,
+    /// `transformer.h.0.attn.c_attn`, the prefix optional.
+    Blocks,
 }
 
 /// Normalization.
@@ -115,6 +145,11 @@ pub enum AttentionScale {
 
 /// Every family, in the order that messages list them.
 pub const FAMILIES: &[&Arch] = &[&llama::LLAMA, &qwen::QWEN2, &qwen::QWEN3, &gemma3::GEMMA3, &gpt2::GPT2];
+
+/// The family of a class in config.json's `architectures`.
+pub fn find_class(class: &str) -> Option<&'static Arch> {
+    FAMILIES.iter().find(|a| a.hf.classes.contains(&class)).copied()
+}
 
 /// The family of that GGUF name.
 pub fn find(name: &str) -> Option<&'static Arch> {

@@ -1,0 +1,183 @@
+//! What training needs beside the forward pass's operations: softmax over a whole row, and the derivatives of the
+//! activations, of softmax and of the norms. One row at a time; sums over rows are the caller's, in its order.
+
+use super::exp::exp;
+use super::{map, reduce, zip};
+use crate::isa::{Isa, LANES, max_lane, sum};
+
+/// Σ x·y, 16 partial sums folded by the fixed tree. Both of one length.
+#[inline(always)]
+fn dot<I: Isa>(isa: I, x: &[f32], y: &[f32]) -> f32 {
+    let (xs, xt) = x.as_chunks::<LANES>();
+    let (ys, yt) = y.as_chunks::<LANES>();
+    let mut acc = isa.splat(0.0);
+    for (x, y) in xs.iter().zip(ys) {
+        acc = isa.fma(isa.load(x), isa.load(y), acc);
+    }
+    if !xt.is_empty() {
+        let (mut x, mut y) = ([0.0; LANES], [0.0; LANES]);
+        x[..xt.len()].copy_from_slice(xt);
+        y[..yt.len()].copy_from_slice(yt);
+        acc = isa.fma(isa.load(&x), isa.load(&y), acc);
+    }
+    sum(isa, acc)
+}
+
+/// `x = softmax(scale · x)`; `log_sum` becomes ln Σ exp(scale · x).
+#[inline(always)]
+pub(crate) fn softmax<I: Isa>(isa: I, x: &mut [f32], scale: f32, log_sum: &mut f32) {
+    let (whole, tail) = x.as_chunks::<LANES>();
+    let mut top = isa.splat(f32::NEG_INFINITY);
+    for lanes in whole {
+        top = isa.max(isa.load(lanes), top);
+    }
+    let mut most = max_lane(isa, top);
+    for v in tail {
+        most = if *v > most { *v } else { most };
+    }
+    let (s, m) = (isa.splat(scale), isa.splat(-most * scale));
+    map!(isa, x, |v| exp(isa, isa.fma(v, s, m)));
+    let total = reduce!(isa, x, 0.0, |v, acc| isa.add(v, acc));
+    let inverse = isa.splat(1.0 / total);
+    map!(isa, x, |v| isa.mul(v, inverse));
+    *log_sum = f64::from(total).ln() as f32 + most * scale;
+}
+
+/// The derivative of `p = softmax(scale · x)`: `dp = p · (dp − Σ p·dp) · scale`, which is that of `x`.
+#[inline(always)]
+pub(crate) fn softmax_back<I: Isa>(isa: I, p: &[f32], dp: &mut [f32], scale: f32) {
+    let mean = isa.splat(dot(isa, p, dp));
+    let s = isa.splat(scale);
+    zip!(isa, dp, p, |d, p| isa.mul(isa.mul(p, isa.sub(d, mean)), s));
+}
+
+/// `dy = dy · gelu'(x)`: with σ = σ(2u) of the tanh form, σ + x · σ (1 − σ) · 2u'.
+#[inline(always)]
+pub(crate) fn gelu_back<I: Isa>(isa: I, x: &[f32], dy: &mut [f32]) {
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
+    zip!(isa, dy, x, |d, x| {
+        let x2 = isa.mul(x, x);
+        let one = isa.splat(1.0);
+        let inner = isa.fma(isa.splat(0.044_715), x2, one);
+        let u2 = isa.mul(isa.mul(x, isa.splat(-TWO_SQRT_2_OVER_PI)), inner);
+        let s = isa.div(one, isa.add(one, exp(isa, u2)));
+        let slope = isa.mul(isa.fma(isa.splat(3.0 * 0.044_715), x2, one), isa.splat(TWO_SQRT_2_OVER_PI));
+        let rest = isa.mul(isa.mul(x, s), isa.mul(isa.sub(one, s), slope));
+        isa.mul(d, isa.add(s, rest))
+    });
+}
+
+/// `dy = dy · silu'(x)`: σ (1 + x (1 − σ)).
+#[inline(always)]
+pub(crate) fn silu_back<I: Isa>(isa: I, x: &[f32], dy: &mut [f32]) {
+    zip!(isa, dy, x, |d, x| {
+        let one = isa.splat(1.0);
+        let s = isa.div(one, isa.add(one, exp(isa, isa.sub(isa.splat(0.0), x))));
+        isa.mul(d, isa.mul(s, isa.fma(x, isa.sub(one, s), one)))
+    });
+}
+
+/// RMSNorm's derivative: with r = 1/√(mean(x²) + eps) and g = dy · weight, `dx += r (g − x r² mean(g·x))`, and
+/// `dweight += dy · x · r`.
+#[inline(always)]
+pub(crate) fn rms_norm_back<I: Isa>(
+    isa: I,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dweight: &mut [f32],
+) {
+    let n = x.len() as f32;
+    let r = 1.0 / (dot(isa, x, x) / n + eps).sqrt();
+    let mut product = isa.splat(0.0);
+    let mut parts = [[0.0f32; LANES]; 3];
+    for at in (0..x.len()).step_by(LANES) {
+        let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
+        product = isa.fma(isa.mul(d, w), x, product);
+    }
+    let back = isa.splat(sum(isa, product) / n * r * r);
+    let r = isa.splat(r);
+    for at in (0..x.len()).step_by(LANES) {
+        let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
+        let of_x = isa.mul(r, isa.sub(isa.mul(d, w), isa.mul(x, back)));
+        add_lanes(isa, dx, at, of_x);
+        add_lanes(isa, dweight, at, isa.mul(d, isa.mul(x, r)));
+    }
+}
+
+/// LayerNorm's derivative: with x̂ = (x − mean) r and g = dy · weight, `dx += r (g − mean(g) − x̂ mean(g·x̂))`,
+/// `dweight += dy · x̂` and `dbias += dy`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "a norm has that many sides")]
+pub(crate) fn layer_norm_back<I: Isa>(
+    isa: I,
+    x: &[f32],
+    weight: &[f32],
+    eps: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+    dweight: &mut [f32],
+    dbias: &mut [f32],
+) {
+    let n = x.len() as f32;
+    let mean = reduce!(isa, x, 0.0, |v, acc| isa.add(v, acc)) / n;
+    let m = isa.splat(mean);
+    let spread = reduce!(isa, x, mean, |v, acc| {
+        let d = isa.sub(v, m);
+        isa.fma(d, d, acc)
+    });
+    let r = isa.splat(1.0 / (spread / n + eps).sqrt());
+    let (mut g_sum, mut gx_sum) = (isa.splat(0.0), isa.splat(0.0));
+    let mut parts = [[0.0f32; LANES]; 3];
+    for at in (0..x.len()).step_by(LANES) {
+        // Beyond the end `dy` is 0, so nothing is added there.
+        let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
+        let g = isa.mul(d, w);
+        g_sum = isa.add(g_sum, g);
+        gx_sum = isa.fma(g, isa.mul(isa.sub(x, m), r), gx_sum);
+    }
+    let (g_mean, gx_mean) = (isa.splat(sum(isa, g_sum) / n), isa.splat(sum(isa, gx_sum) / n));
+    for at in (0..x.len()).step_by(LANES) {
+        let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
+        let unit = isa.mul(isa.sub(x, m), r);
+        let of_x = isa.mul(r, isa.sub(isa.sub(isa.mul(d, w), g_mean), isa.mul(unit, gx_mean)));
+        add_lanes(isa, dx, at, of_x);
+        add_lanes(isa, dweight, at, isa.mul(d, unit));
+        add_lanes(isa, dbias, at, d);
+    }
+}
+
+/// 16 values of each of three slices from `at` on, zeros beyond their end.
+#[inline(always)]
+fn lanes3<I: Isa>(isa: I, slices: [&[f32]; 3], at: usize, room: &mut [[f32; LANES]; 3]) -> [I::F; 3] {
+    let mut out = [isa.splat(0.0); 3];
+    for i in 0..3 {
+        let rest = &slices[i][at..];
+        out[i] = match rest.first_chunk::<LANES>() {
+            Some(whole) => isa.load(whole),
+            None => {
+                room[i] = [0.0; LANES];
+                room[i][..rest.len()].copy_from_slice(rest);
+                isa.load(&room[i])
+            }
+        };
+    }
+    out
+}
+
+/// `out[at..at + 16] += v`, as far as there is room.
+#[inline(always)]
+fn add_lanes<I: Isa>(isa: I, out: &mut [f32], at: usize, v: I::F) {
+    let rest = &mut out[at..];
+    if let Some(whole) = rest.first_chunk_mut::<LANES>() {
+        let added = isa.add(isa.load(whole), v);
+        return isa.store(added, whole);
+    }
+    let mut lanes = [0.0; LANES];
+    isa.store(v, &mut lanes);
+    for (o, v) in rest.iter_mut().zip(lanes) {
+        *o += v;
+    }
+}

@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Training speed of the presets beside PyTorch's (CPU, eager, F32), alternated in one run.
+
+    train_peers.py SMALLMIND TEXT [--threads N] [--rounds R]
+
+SMALLMIND is the release binary, TEXT any text of some 100 kB. Needs the package `torch`. PyTorch trains the same GPT-2
+shape as one writes it: nn.Linear, nn.LayerNorm, scaled_dot_product_attention, AdamW (foreach) and clipping, batches that
+are ready in memory. Prints each side's best tokens a second over whole steps, forward, backward and optimizer.
+"""
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+SHAPES = {"small": {"vocab": 256, "context": 64, "hidden": 128, "layers": 2, "heads": 4},
+          "medium": {"vocab": 512, "context": 128, "hidden": 256, "layers": 4, "heads": 8}}
+
+
+class Block(nn.Module):
+    def __init__(self, hidden, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
+        self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.up, self.down = nn.Linear(hidden, 4 * hidden), nn.Linear(4 * hidden, hidden)
+
+    def forward(self, x):
+        b, t, d = x.shape
+        q, k, v = (p.view(b, t, self.heads, d // self.heads).transpose(1, 2) for p in self.qkv(self.norm1(x)).split(d, -1))
+        a = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, t, d)
+        x = x + self.out(a)
+        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+class Gpt2(nn.Module):
+    def __init__(self, vocab, context, hidden, layers, heads):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocab, hidden), nn.Embedding(context, hidden)
+        self.blocks = nn.ModuleList(Block(hidden, heads) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(hidden), nn.Linear(hidden, vocab, bias=False)
+
+    def forward(self, ids):
+        x = self.tokens(ids) + self.positions.weight[:ids.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def torch_speed(shape, batch, steps):
+    model = Gpt2(**shape)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, foreach=True)
+    data = torch.randint(0, shape["vocab"], (steps + 3, batch, shape["context"] + 1))
+    for i, ids in enumerate(data):
+        if i == 3:
+            start = time.perf_counter()
+        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        loss.item()
+    return steps * batch * shape["context"] / (time.perf_counter() - start)
+
+
+def our_speed(binary, text, preset, batch, steps, threads):
+    with tempfile.TemporaryDirectory() as folder:
+        command = [binary, "train", "--preset", preset, "--data", text, "-o", str(Path(folder) / "m.gguf"), "--steps", str(steps),
+                   "--batch", str(batch), "--valid", "0", "-t", str(threads), "--tokenizer", "bytes", "--quiet", "--json"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["tokens_per_s"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("smallmind")
+    parser.add_argument("text")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for preset, batch, steps in (("small", 16, 100), ("medium", 16, 15)):
+        best = {"smallmind": 0.0, "torch": 0.0}
+        for _ in range(arguments.rounds):
+            ours = our_speed(arguments.smallmind, arguments.text, preset, batch, steps, arguments.threads)
+            best["smallmind"] = max(best["smallmind"], ours)
+            best["torch"] = max(best["torch"], torch_speed(SHAPES[preset], batch, steps))
+        ratio = best["smallmind"] / best["torch"]
+        print(f"{preset}: smallmind {best['smallmind']:.0f} tokens/s, torch {best['torch']:.0f} tokens/s, {ratio:.2f} times")
+
+
+if __name__ == "__main__":
+    main()
