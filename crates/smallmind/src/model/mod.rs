@@ -6,11 +6,11 @@ mod attention;
 pub(crate) mod config;
 pub(crate) mod forward;
 pub(crate) mod pass;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod scratch;
 pub(crate) mod slots;
 mod vocab;
-mod weights;
+pub(crate) mod weights;
 
 use std::path::Path;
 use std::sync::Arc;
