@@ -23,6 +23,10 @@ pub enum Stage {
 pub trait Probe {
     /// Runs one stage.
     fn stage<R>(&mut self, stage: Stage, run: impl FnOnce() -> R) -> R;
+
+    /// Sees what the matrices of a stage are multiplied by, `[rows, k]`, before they are.
+    #[inline(always)]
+    fn input(&mut self, _stage: Stage, _layer: usize, _x: &[f32], _k: usize) {}
 }
 
 /// Watches nothing.

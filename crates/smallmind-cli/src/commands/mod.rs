@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod convert;
+mod imatrix;
 mod list;
 mod perplexity;
 mod pull;
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
+        Command::Imatrix(args) => imatrix::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),

@@ -37,6 +37,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(Stage::AttnNorm, || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
+        probe.input(Stage::Qkv, index, &s.h[..n * hidden], hidden);
         probe.stage(Stage::Qkv, || {
             let acts = s.acts.acts(qkv, &s.h[..n * hidden], hidden);
             let mut products = [
@@ -48,6 +49,7 @@ pub(crate) fn forward<'s, P: Probe>(
         });
         probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
         probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
+        probe.input(Stage::AttnOut, index, &s.attn[..n * config.q_dim()], config.q_dim());
         probe.stage(Stage::AttnOut, || {
             let (form, k) = (form(&[&layer.out]), config.q_dim());
             s.acts.make((kernels, pass.pool), form, (&mut s.attn[..n * k], k), &|_, _| {});
@@ -69,6 +71,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(Stage::MlpNorm, || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
+        probe.input(Stage::MlpUp, index, &s.h[..n * hidden], hidden);
         probe.stage(Stage::MlpUp, || {
             let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
@@ -76,6 +79,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(Stage::Activation, || {
             activate(pass, down, &mut s.gate[..n * ffn], &s.up, &mut s.acts);
         });
+        probe.input(Stage::MlpDown, index, &s.gate[..n * ffn], ffn);
         probe.stage(Stage::MlpDown, || {
             let acts = s.acts.acts(down, &s.gate[..n * ffn], ffn);
             residual(

@@ -13,6 +13,7 @@ use smallmind_kernels::DType;
 use smallmind_kernels::threads::Pool;
 
 pub use importance::Importance;
+pub(crate) use importance::{COUNTS, SUMS};
 pub use mix::{MIXES, Mix};
 pub(crate) use rows::{Rows, write_rows};
 
