@@ -4,11 +4,13 @@
 mod bench;
 mod chat;
 mod convert;
+mod imatrix;
 mod perplexity;
 mod preset;
 mod quantize;
 mod run;
 mod show;
+mod smq;
 mod store;
 mod support;
 mod tokenize;

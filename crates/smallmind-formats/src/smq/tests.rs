@@ -90,6 +90,16 @@ fn a_written_file_opens_with_the_models_header_and_all_parts() {
 }
 
 #[test]
+fn a_file_that_another_program_wrote_by_the_description_opens() {
+    let bytes = include_bytes!("../../../../fuzz/seeds/smq/two_parts").to_vec();
+    let file = open(bytes).unwrap();
+    let [a, b] = ["a", "b"].map(|n| file.tensor(n).unwrap());
+    assert_eq!((file.data(a), b.has_rows()), (&[1; 12][..], false));
+    assert_eq!(file.part_data(file.packed(b, &(0..4)).unwrap()), [2; 640]);
+    assert_eq!(file.verify(&mut |_| true).unwrap().map(|v| v.parts), Some(2));
+}
+
+#[test]
 fn every_flip_in_header_and_index_is_refused() {
     let good = sample();
     let end = open(good.clone()).unwrap().index_end();
