@@ -56,8 +56,10 @@ pub(crate) enum Command {
     Finetune(FinetuneArgs),
     /// Add a LoRA adapter to a model for good
     Merge(MergeArgs),
-    /// Turn a checkpoint folder into a GGUF file
+    /// Turn a model into GGUF or SMQ
     Convert(ConvertArgs),
+    /// Measure which weights matter over a text, for `quantize --imatrix`
+    Imatrix(ImatrixArgs),
     /// Store a model in fewer bits
     Quantize(QuantizeArgs),
     /// Download a model
@@ -324,10 +326,10 @@ pub(crate) struct PerplexityArgs {
 
 #[derive(Args, Debug, Clone)]
 pub(crate) struct ConvertArgs {
-    /// A folder with config.json, tokenizer and safetensors
+    /// A folder with config.json, tokenizer and safetensors, a GGUF or an SMQ file
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
-    /// The file to write
+    /// The file to write: SMQ where it ends in .smq, else GGUF
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// Type of a checkpoint's matrices: F32, F16 or BF16 [default: as they are]
@@ -336,6 +338,24 @@ pub(crate) struct ConvertArgs {
     /// Threads; 0 takes what suits the machine. Changes no byte
     #[arg(short, long, default_value_t = 0, value_parser = threads, value_name = "N")]
     pub(crate) threads: usize,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ImatrixArgs {
+    /// The text; without it, stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Tokens of one window [default: 512]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) ctx: Option<usize>,
+    /// At most so many windows of the text; 0 takes all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) chunks: usize,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -73,6 +73,16 @@ impl Source {
     }
 }
 
+impl Source {
+    /// [`Source::open`] for what wants the engine's errors: whatever else went wrong becomes one of them.
+    pub(crate) fn reopen(&self) -> smallmind::Result<Gguf> {
+        self.open().map_err(|error| match error.downcast() {
+            Ok(of_engine) => of_engine,
+            Err(other) => smallmind::Error::Parameter(format!("{other:#}")),
+        })
+    }
+}
+
 /// The model of the flags; downloads it where it must.
 pub(crate) fn source(args: &SourceArgs, out: &Out) -> Result<Source> {
     let base = match args.preset {

@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod cpus;
 mod error;
+pub mod imatrix;
 mod kv;
 pub mod model;
 mod perplexity;

@@ -169,6 +169,10 @@ pub trait Probe {
         self.end();
         result
     }
+
+    /// Sees what the matrices of a stage are multiplied by, `[rows, k]`, before they are.
+    #[inline(always)]
+    fn input(&mut self, _stage: Stage, _layer: usize, _x: &[f32], _k: usize) {}
 }
 
 /// Watches nothing.

@@ -42,7 +42,7 @@ const RUNGS: &[&[&str]] = &[
     // Models into other models.
     &["quantize::mix", "quantize::importance", "quantize::rows"],
     &["quantize"],
-    &["convert"],
+    &["convert", "imatrix"],
 ];
 /// Names that the crate's root gives to all.
 const ROOT: &[(&str, &str)] = &[("Error", "error"), ("Result", "error")];

@@ -120,7 +120,7 @@ fn scenarios(
     for &threads in &args.threads {
         let setup = Setup {
             name: &name,
-            open: &|| source.open(),
+            open: &|| source.reopen(),
             first_token: &|threads| first_token(source, threads),
             threads: resolve::threads(threads, &source.open()?, out),
             precise: args.precise,
@@ -153,12 +153,22 @@ fn scenarios(
 fn first_token(source: &Source, threads: usize) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "smallmind".into()));
     command.args(["run", "--raw", "-n", "1", "--temp", "0", "-t", &threads.to_string()]);
+    name_to(&mut command, source);
+    command.arg("Hello");
+    command
+}
+
+/// Names a model as a command takes it.
+fn name_to(command: &mut Command, source: &Source) {
     match source {
         Source::File(local) => command.arg("-m").arg(&local.path),
         Source::Preset(choice) => {
             command.arg("--preset").arg(format!("{}:{}", choice.preset.name, choice.dtype.name()))
         }
+        Source::Tiny(_) => command.args(["-m", "tiny"]),
+        Source::Adapted(base, adapter) => {
+            name_to(command, base);
+            command.arg("--lora").arg(adapter)
+        }
     };
-    command.arg("Hello");
-    command
 }

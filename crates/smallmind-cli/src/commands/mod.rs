@@ -5,6 +5,7 @@ mod chat;
 mod compare;
 mod convert;
 mod finetune;
+mod imatrix;
 mod list;
 mod merge;
 mod perplexity;
@@ -42,6 +43,7 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Finetune(args) => finetune::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
+        Command::Imatrix(args) => imatrix::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),

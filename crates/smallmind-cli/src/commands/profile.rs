@@ -54,7 +54,7 @@ fn one(args: &ProfileArgs, interrupt: &Guard, out: &Out, results: &mut Results) 
     results.environment.models.push(facts);
     let workload = Workload {
         name: &source.name(),
-        open: &|| source.open(),
+        open: &|| source.reopen(),
         threads,
         precise: args.precise,
         prompt: args.n_prompt.unwrap_or_else(|| half.min(128)),
@@ -102,7 +102,7 @@ fn many(args: &ProfileArgs, interrupt: &Guard, out: &Out, results: &mut Results)
     let asked = args.source.model.is_some() || args.source.preset.is_some();
     let source: Option<Source> = asked.then(|| resolve::source(&args.source, out)).transpose()?;
     let own: Option<Named<'_>> =
-        source.as_ref().map(|s| -> Named<'_> { (s.name(), Box::new(move || s.open())) });
+        source.as_ref().map(|s| -> Named<'_> { (s.name(), Box::new(move || s.reopen())) });
     let mut bytes = 0;
     if let Some(source) = &source {
         let gguf = source.open()?;

@@ -41,6 +41,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(of(Stage::AttnNorm), || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
+        probe.input(Stage::Qkv, index, &s.h[..n * hidden], hidden);
         probe.stage(of(Stage::Qkv), || {
             let acts = s.acts.acts(qkv, &s.h[..n * hidden], hidden);
             let mut products = [
@@ -52,8 +53,9 @@ pub(crate) fn forward<'s, P: Probe>(
         });
         probe.stage(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
         probe.stage(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
-        probe.begin(of(Stage::AttnOut));
         let (out, q_dim) = (form(pass.class, &[&layer.out]), config.q_dim());
+        probe.input(Stage::AttnOut, index, &s.attn[..n * q_dim], q_dim);
+        probe.begin(of(Stage::AttnOut));
         probe.stage(of(Stage::Quantize), || {
             s.acts.make((kernels, pass.pool), out, (&mut s.attn[..n * q_dim], q_dim), &|_, _| {});
         });
@@ -69,6 +71,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(of(Stage::MlpNorm), || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
+        probe.input(Stage::MlpUp, index, &s.h[..n * hidden], hidden);
         probe.stage(of(Stage::MlpUp), || {
             let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
@@ -76,6 +79,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage(of(Stage::Activation), || {
             activate(pass, down, &mut s.gate[..n * ffn], &s.up, &mut s.acts);
         });
+        probe.input(Stage::MlpDown, index, &s.gate[..n * ffn], ffn);
         probe.begin(of(Stage::MlpDown));
         let joined = Joined { layer: index, linear: &layer.down, post: layer.post_mlp_norm.as_deref() };
         let gated = s.acts.acts(down, &s.gate[..n * ffn], ffn);

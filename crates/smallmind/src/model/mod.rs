@@ -7,11 +7,11 @@ pub(crate) mod config;
 pub(crate) mod cost;
 pub(crate) mod forward;
 pub(crate) mod pass;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod scratch;
 pub mod slots;
 mod vocab;
-mod weights;
+pub(crate) mod weights;
 
 use std::path::Path;
 use std::sync::Arc;
