@@ -2,8 +2,9 @@
 //! nothing but the layouts' own units; slow on purpose, one row at a time.
 
 use super::PackedRef;
+use super::acts::BLOCK;
 use super::float::{FloatFormat, FloatUnit, UNIT_K};
-use super::format::{BLOCK, Format, GROUP, Pod};
+use super::format::{Format, GROUP, Pod};
 use super::format::{Q8, Q40, Q41, Q50, Q51};
 use super::kquant::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::aligned::cast;
