@@ -1,10 +1,10 @@
-//! Chores of the workspace: `cargo xtask tidy` checks the rules that the compiler does not, `cargo xtask peers` measures
-//! against other programs.
+//! Chores of the workspace: `cargo xtask tidy` checks the rules that the compiler does not, `cargo xtask random-model`
+//! writes a model larger than any cache, to measure on.
 //!
 //! The same checks run as tests (`cargo test -p xtask`), so nobody has to remember the command. Nothing here is shipped,
 //! and nothing here changes a file of the repository.
 
-mod peers;
+mod random_model;
 mod tidy;
 
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ fn main() -> ExitCode {
     let asked: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["tidy"] => tidy::run(),
-        ["peers", ref rest @ ..] => peers::run(rest),
-        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | peers --llama FOLDER MODEL...")),
+        ["random-model", folder, vocabulary] => random_model::run(folder.as_ref(), vocabulary.as_ref()),
+        _ => Err(anyhow::anyhow!("usage: cargo xtask tidy | random-model FOLDER VOCABULARY.gguf")),
     };
     let (report, code) = match outcome {
         Ok((report, true)) => (report, ExitCode::SUCCESS),

@@ -43,6 +43,9 @@ pub enum Error {
         /// The version that this program reads.
         ours: u64,
     },
+    /// A side of a comparison that must not fail did.
+    #[error("{0}")]
+    Side(String),
     /// What was asked for makes no sense.
     #[error("{0}")]
     Usage(String),

@@ -4,8 +4,13 @@
 //! It prints nothing and never exits; what it renders are strings. Only here and in the programs above are results
 //! turned into JSON: the engine below knows nothing of it.
 
+pub mod compare;
 mod error;
 pub mod measure;
+pub mod profile;
+pub mod report;
 pub mod results;
+pub mod scenario;
+pub mod speed;
 
 pub use error::{Error, Result};

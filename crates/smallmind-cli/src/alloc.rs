@@ -3,42 +3,72 @@
 #![allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use smallmind::profile::{Allocated, AllocationHooks};
 
 static WATCHING: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static CALLS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
+static LIVE: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
 
 /// The system's allocator, counted between [`watch`] and [`unwatch`].
 pub(crate) struct Counting;
 
-/// What was allocated while watched, by all threads of the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counted {
-    /// Calls that asked for memory.
-    pub(crate) allocations: u64,
-    /// Bytes they asked for; of a block that grew, the growth.
-    pub(crate) bytes: u64,
-}
+/// How the profiler looks at the counts.
+pub(crate) const HOOKS: AllocationHooks = AllocationHooks { now, set_peak };
 
 /// Counts from zero from now on.
 pub(crate) fn watch() {
-    ALLOCATIONS.store(0, Ordering::Relaxed);
+    CALLS.store(0, Ordering::Relaxed);
     BYTES.store(0, Ordering::Relaxed);
+    LIVE.store(0, Ordering::Relaxed);
+    PEAK.store(0, Ordering::Relaxed);
     WATCHING.store(true, Ordering::Relaxed);
 }
 
-/// Stops counting and tells the sums since [`watch`].
-pub(crate) fn unwatch() -> Counted {
+/// Stops counting and tells the sums since [`watch`], of all threads of the process.
+pub(crate) fn unwatch() -> Allocated {
     WATCHING.store(false, Ordering::Relaxed);
-    Counted { allocations: ALLOCATIONS.swap(0, Ordering::Relaxed), bytes: BYTES.swap(0, Ordering::Relaxed) }
+    now()
 }
 
+/// The sums since [`watch`].
+fn now() -> Allocated {
+    Allocated {
+        calls: CALLS.load(Ordering::Relaxed),
+        bytes: BYTES.load(Ordering::Relaxed),
+        live: LIVE.load(Ordering::Relaxed),
+        peak: PEAK.load(Ordering::Relaxed),
+    }
+}
+
+fn set_peak(peak: i64) {
+    PEAK.store(peak, Ordering::Relaxed);
+}
+
+/// A call that asked for `bytes` more and gave back none.
 #[inline]
 fn count(bytes: usize) {
     if WATCHING.load(Ordering::Relaxed) {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        CALLS.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+        held(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+#[inline]
+fn held(change: i64) {
+    let live = LIVE.fetch_add(change, Ordering::Relaxed) + change;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+/// `bytes` were given back.
+#[inline]
+fn uncount(bytes: usize) {
+    if WATCHING.load(Ordering::Relaxed) {
+        LIVE.fetch_sub(i64::try_from(bytes).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }
 
@@ -59,11 +89,13 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size.saturating_sub(layout.size()));
+        uncount(layout.size().saturating_sub(size));
         // SAFETY: `block` came from `System` through this allocator with `layout`, as the caller promises.
         unsafe { System.realloc(block, layout, size) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        uncount(layout.size());
         // SAFETY: `block` came from `System` through this allocator with `layout`, as the caller promises.
         unsafe { System.dealloc(block, layout) }
     }
@@ -77,11 +109,13 @@ mod tests {
     fn only_what_happens_while_watched_is_counted() {
         watch();
         let block = std::hint::black_box(Vec::<u8>::with_capacity(1000));
-        let counted = unwatch();
-        assert!(counted.allocations >= 1 && counted.bytes >= 1000, "{counted:?}");
+        let held = now();
         drop(block);
+        let counted = unwatch();
+        assert!(held.calls >= 1 && held.bytes >= 1000 && held.live >= 1000 && held.peak >= 1000, "{held:?}");
+        assert!(counted.live <= held.live - 1000 && counted.peak >= 1000, "{counted:?}");
         let unwatched = std::hint::black_box(Vec::<u8>::with_capacity(1 << 20));
         drop(unwatched);
-        assert_eq!(unwatch(), Counted::default());
+        assert_eq!(now(), counted);
     }
 }

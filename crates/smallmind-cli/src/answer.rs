@@ -3,7 +3,9 @@
 use anyhow::Result;
 use smallmind::{Generation, Model, TokenLogprob};
 
-use crate::alloc::{self, Counted};
+use smallmind::profile::Allocated;
+
+use crate::alloc;
 use crate::output::LogprobDocument;
 use crate::terminal::Pieces;
 
@@ -19,7 +21,7 @@ pub(crate) struct Answer {
     ends: Vec<usize>,
     pieces: Option<Pieces>,
     /// Heap allocations from the first token on.
-    pub(crate) counted: Counted,
+    pub(crate) counted: Allocated,
 }
 
 impl Answer {
@@ -33,7 +35,7 @@ impl Answer {
             logprobs: Vec::with_capacity(bounded(watched.saturating_mul(logprobs), 8)),
             ends: Vec::with_capacity(bounded(watched, 8)),
             pieces: (!json).then(Pieces::new),
-            counted: Counted::default(),
+            counted: Allocated::default(),
         }
     }
 

@@ -1,5 +1,8 @@
 //! The command line: what may be written, and the help that explains it. Settles nothing: see `resolve.rs`.
 
+pub(crate) mod bench;
+pub(crate) mod compare;
+pub(crate) mod profile;
 mod train;
 
 use std::path::PathBuf;
@@ -36,16 +39,27 @@ pub(crate) enum Command {
     Tokenize(TokenizeArgs),
     /// Measure how well a model predicts a text
     Perplexity(PerplexityArgs),
-    /// Measure speed: rows and fields as llama-bench has them
-    Bench(BenchArgs),
+    /// Measure speed: llama-bench's rows, or scenarios by name; save, and compare with what was saved
+    Bench(Box<bench::BenchArgs>),
+    /// Show where time and memory go: hot paths, allocators, call tree, distance from the machine's limit
+    Profile(Box<profile::ProfileArgs>),
+    /// Do the same work on SmallMind and on the programs found on this machine, side by side
+    Compare(Box<compare::CompareArgs>),
+    /// Make reports out of saved results
+    Report(compare::ReportArgs),
+    /// Answer the comparison's requests on stdin (docs/adding-a-peer.md)
+    #[command(hide = true)]
+    Peer(Box<compare::PeerArgs>),
     /// Train a model from text
     Train(Box<TrainArgs>),
     /// Teach a model from conversations: trains a LoRA adapter
     Finetune(FinetuneArgs),
     /// Add a LoRA adapter to a model for good
     Merge(MergeArgs),
-    /// Turn a checkpoint folder into a GGUF file
+    /// Turn a model into GGUF or SMQ
     Convert(ConvertArgs),
+    /// Measure which weights matter over a text, for `quantize --imatrix`
+    Imatrix(ImatrixArgs),
     /// Store a model in fewer bits
     Quantize(QuantizeArgs),
     /// Download a model
@@ -145,7 +159,8 @@ pub(crate) struct SessionArgs {
     /// Storage of K and V [default: f16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE", help_heading = "Model")]
     pub(crate) kv_type: Option<KvType>,
-    /// How prompts are computed: exact gives the bits of decoding one token at a time
+    /// How prompts are computed: exact gives the bits of decoding one token at a time; fast multiplies in bfloat16,
+    /// where the CPU has matrix units for it
     #[arg(long, value_enum, default_value = "exact", value_name = "HOW", help_heading = "Model")]
     pub(crate) prefill: Prefill,
     /// Tokens of one prefill pass: changes speed and working memory, no result
@@ -163,6 +178,15 @@ pub(crate) enum KvType {
 pub(crate) enum Prefill {
     Exact,
     Fast,
+}
+
+impl From<Prefill> for smallmind::PrefillClass {
+    fn from(flag: Prefill) -> Self {
+        match flag {
+            Prefill::Exact => Self::Exact,
+            Prefill::Fast => Self::Fast,
+        }
+    }
 }
 
 /// How tokens are chosen. What is not given is the model's own recommendation, else llama.cpp's default.
@@ -301,44 +325,11 @@ pub(crate) struct PerplexityArgs {
 }
 
 #[derive(Args, Debug, Clone)]
-pub(crate) struct BenchArgs {
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-    /// Prompt lengths to measure; 0 measures none
-    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "N,…")]
-    pub(crate) n_prompt: Vec<usize>,
-    /// Numbers of generated tokens to measure; 0 measures none
-    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_name = "N,…")]
-    pub(crate) n_gen: Vec<usize>,
-    /// Tokens that are in the context before the measurement
-    #[arg(short = 'd', long, value_delimiter = ',', default_value = "0", value_name = "N,…")]
-    pub(crate) n_depth: Vec<usize>,
-    /// Sequences computed side by side; speeds are of all together
-    #[arg(short, long, value_delimiter = ',', default_value = "1", value_parser = batch, value_name = "N,…")]
-    pub(crate) batch: Vec<usize>,
-    /// Threads; 0 takes what suits the machine: fast physical cores, within affinity and quota
-    #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = threads, value_name = "N,…")]
-    pub(crate) threads: Vec<usize>,
-    /// Measurements of each row
-    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) repetitions: u32,
-    /// Storage of K and V [default: f16; f32 with --precise]
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) kv_type: Option<KvType>,
-    /// Tokens of one prefill pass
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = chunk)]
-    pub(crate) chunk: usize,
-    /// Weights dequantized and activations in F32
-    #[arg(long)]
-    pub(crate) precise: bool,
-}
-
-#[derive(Args, Debug, Clone)]
 pub(crate) struct ConvertArgs {
-    /// A folder with config.json, tokenizer and safetensors
+    /// A folder with config.json, tokenizer and safetensors, a GGUF or an SMQ file
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
-    /// The file to write
+    /// The file to write: SMQ where it ends in .smq, else GGUF
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
     /// Type of a checkpoint's matrices: F32, F16 or BF16 [default: as they are]
@@ -347,6 +338,24 @@ pub(crate) struct ConvertArgs {
     /// Threads; 0 takes what suits the machine. Changes no byte
     #[arg(short, long, default_value_t = 0, value_parser = threads, value_name = "N")]
     pub(crate) threads: usize,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ImatrixArgs {
+    /// The text; without it, stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// Tokens of one window [default: 512]
+    #[arg(short, long, value_name = "N")]
+    pub(crate) ctx: Option<usize>,
+    /// At most so many windows of the text; 0 takes all
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) chunks: usize,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -8,7 +8,6 @@ mod chat;
 mod commands;
 mod describe;
 mod interrupt;
-mod measure;
 mod output;
 mod progress;
 mod prompt;
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(args::bench::with_long_pairs(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

@@ -130,10 +130,18 @@ impl Failure {
         if error.is::<Interrupted>() {
             return Failure { code: interrupt::EXIT_CODE, sentence: None };
         }
-        if let Some(smallmind::Error::Cancelled) = error.downcast_ref() {
+        let bench = error.downcast_ref::<smallmind_bench::Error>();
+        let engine = match bench {
+            Some(smallmind_bench::Error::Engine(engine)) => Some(engine),
+            _ => error.downcast_ref::<smallmind::Error>(),
+        };
+        if matches!(bench, Some(smallmind_bench::Error::Usage(_))) {
+            return Failure { code: Failure::USAGE, sentence };
+        }
+        if let Some(smallmind::Error::Cancelled) = engine {
             return Failure { code: interrupt::EXIT_CODE, sentence: None };
         }
-        let code = match (error.downcast_ref::<HubError>(), error.downcast_ref::<smallmind::Error>()) {
+        let code = match (error.downcast_ref::<HubError>(), engine) {
             (Some(HubError::Cancelled), _) => interrupt::EXIT_CODE,
             (Some(hub), _) if hub.is_usage() => Failure::USAGE,
             (_, Some(smallmind::Error::ContextTooLarge { .. } | smallmind::Error::Isa(_))) => Failure::USAGE,
@@ -154,25 +162,15 @@ pub(crate) fn rate(tokens: usize, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
 }
 
-/// Bytes for a human, decimal units as disks and downloads have them.
+/// Bytes for a human.
 pub(crate) fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 999.5 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    let digits = usize::from(unit > 0 && value < 9.95);
-    format!("{value:.digits$} {}", UNITS[unit])
+    smallmind_bench::results::bytes(bytes as f64)
 }
 
-/// The most memory this process ever held, in bytes; 0 where the system does not say.
-pub(crate) fn peak_rss_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
+/// What was typed, for those who want the same again.
+pub(crate) fn command_line() -> String {
+    let words = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
+    std::iter::once("smallmind".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// `train --json`.
@@ -269,47 +267,9 @@ pub(crate) struct ModelDocument<'a> {
     pub(crate) description: Option<&'a str>,
 }
 
-/// A row of `bench --json`, with llama-bench's names.
-#[derive(Serialize)]
-pub(crate) struct BenchDocument {
-    pub(crate) build_version: &'static str,
-    pub(crate) cpu_info: String,
-    pub(crate) backends: &'static str,
-    pub(crate) isa: String,
-    pub(crate) model_filename: String,
-    pub(crate) model_type: String,
-    pub(crate) model_size: u64,
-    pub(crate) model_n_params: u64,
-    /// Sequences side by side (`-b`).
-    pub(crate) n_batch: usize,
-    /// Tokens of one prefill pass.
-    pub(crate) n_ubatch: usize,
-    pub(crate) n_threads: usize,
-    pub(crate) type_k: &'static str,
-    pub(crate) type_v: &'static str,
-    pub(crate) use_mmap: bool,
-    pub(crate) test: String,
-    pub(crate) n_prompt: usize,
-    pub(crate) n_gen: usize,
-    pub(crate) n_depth: usize,
-    pub(crate) test_time: String,
-    pub(crate) avg_ns: u64,
-    pub(crate) stddev_ns: u64,
-    pub(crate) avg_ts: f64,
-    pub(crate) stddev_ts: f64,
-    pub(crate) samples_ns: Vec<u64>,
-    pub(crate) samples_ts: Vec<f64>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_are_shown_in_the_unit_that_fits() {
-        let shown = [0, 999, 1000, 98_362_432, 999_900_000, 5_000_000_000].map(bytes);
-        assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "98 MB", "1.0 GB", "5.0 GB"]);
-    }
 
     #[test]
     fn a_closed_pipe_is_success_and_a_wrong_flag_is_usage() {
@@ -317,6 +277,9 @@ mod tests {
         assert_eq!(code(io::Error::from(io::ErrorKind::BrokenPipe).into()), 0);
         assert_eq!(code(Usage("x".into()).into()), 2);
         assert_eq!(code(Interrupted.into()), 130);
+        assert_eq!(code(smallmind_bench::Error::Usage("x".into()).into()), 2);
+        let too_large = smallmind::Error::ContextTooLarge { asked: 2, trained: 1 };
+        assert_eq!(code(smallmind_bench::Error::from(too_large).into()), 2);
         assert_eq!(code(smallmind::Error::EmptyPrompt.into()), 1);
         assert_eq!(code(smallmind::Error::ContextTooLarge { asked: 2, trained: 1 }.into()), 2);
     }

@@ -74,7 +74,7 @@ impl Progress for Bar<'_> {
     }
 }
 
-/// A bar for work on this machine, measured in bytes; Ctrl-C stops the work in good order.
+/// A bar for work on this machine; Ctrl-C stops the work in good order.
 pub(crate) struct Work {
     bar: Option<ProgressBar>,
     what: String,
@@ -82,12 +82,20 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Shows nothing yet.
+    /// A bar of bytes; shows nothing yet.
     pub(crate) fn new(out: &Out, what: &str) -> Work {
+        Work::with(out, what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+    }
+
+    /// A bar of things; shows nothing yet.
+    pub(crate) fn counting(out: &Out, what: &str) -> Work {
+        Work::with(out, what, "{msg} {wide_bar} {pos}/{len} {eta}")
+    }
+
+    fn with(out: &Out, what: &str, template: &str) -> Work {
         let what = smallmind::escaped(what.as_bytes(), 120).to_string();
         let bar = out.watched().then(|| {
-            let style =
-                ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+            let style = ProgressStyle::with_template(template);
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use smallmind::{
-    Gguf, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions, convert, cpus,
+    Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, convert,
+    cpus,
 };
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
 use smallmind_train::{Adapter, merge};
@@ -68,6 +69,16 @@ impl Source {
                 let name = format!("{} with {}", base.name(), adapter.display());
                 Gguf::from_bytes(&name, merged).map_err(smallmind::Error::from)?
             }
+        })
+    }
+}
+
+impl Source {
+    /// [`Source::open`] for what wants the engine's errors: whatever else went wrong becomes one of them.
+    pub(crate) fn reopen(&self) -> smallmind::Result<Gguf> {
+        self.open().map_err(|error| match error.downcast() {
+            Ok(of_engine) => of_engine,
+            Err(other) => smallmind::Error::Parameter(format!("{other:#}")),
         })
     }
 }
@@ -179,9 +190,16 @@ pub(crate) fn kv(flag: Option<KvType>) -> Option<KvPrecision> {
 
 /// An empty conversation.
 pub(crate) fn session(model: &Model, args: &SessionArgs, out: &Out) -> Result<Session> {
-    if args.prefill == Prefill::Fast {
-        out.note("the fast prefill is not part of this version: using the exact one");
-    }
     let context = (args.ctx > 0).then_some(args.ctx);
-    Ok(Session::new(model, &SessionOptions { context, chunk: args.chunk, kv: kv(args.kv_type) })?)
+    let prefill = prefill(model, args.prefill, out);
+    Ok(Session::new(model, &SessionOptions { context, chunk: args.chunk, prefill, kv: kv(args.kv_type) })?)
+}
+
+/// The class of prompts; says where the fast one is not to be had.
+fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
+    if flag == Prefill::Fast && !model.offers_fast_prefill() {
+        let why = if model.is_precise() { "--precise has none" } else { "this CPU has no AMX" };
+        out.note(&format!("no fast prefill ({why}): prompts are computed exactly"));
+    }
+    flag.into()
 }

@@ -27,7 +27,12 @@ impl<'a> Cursor<'a> {
         Cursor { bytes, pos: 0 }
     }
 
-    /// Bytes read so far.
+    /// Reads from a place within the slice on.
+    pub(crate) fn at(bytes: &'a [u8], pos: usize) -> Cursor<'a> {
+        Cursor { bytes, pos }
+    }
+
+    /// Bytes read so far, those before the start included.
     pub(crate) fn pos(&self) -> usize {
         self.pos
     }

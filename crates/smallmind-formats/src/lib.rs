@@ -1,4 +1,4 @@
-//! Model files, mapped and checked: GGUF and safetensors. Everything here treats a file as hostile: a size or count that a
+//! Model files, mapped and checked: GGUF, safetensors and SMQ. Everything here treats a file as hostile: a size or count that a
 //! file claims is compared with the bytes that are really there before memory is committed to it, and every
 //! refusal is one sentence naming the file, the key or tensor at fault, and what to do about it.
 //!
@@ -16,9 +16,11 @@ pub mod fs;
 mod gguf;
 mod map;
 mod safetensors;
+mod smq;
 pub mod write;
 
 pub use error::FormatError;
 pub use escape::{Escaped, escaped};
-pub use gguf::{Array, ByteStrings, Gguf, Metadata, TensorInfo, Text, Value, ValueType};
+pub use gguf::{Array, ByteStrings, Gguf, Metadata, SharedBytes, TensorInfo, Text, Value, ValueType};
 pub use safetensors::{SafeTensor, SafeType, Safetensors, SafetensorsFolder, Shard};
+pub use smq::{Part, PartForm, PartOrder, Verified};

@@ -8,9 +8,9 @@ use memmap2::Mmap;
 use std::ops::Range;
 use std::path::Path;
 
-/// Every byte string starts at a multiple of this in memory, so that an offset which is a multiple of 8 in the file
-/// is one in memory too.
-pub(crate) const BASE_ALIGNMENT: usize = 8;
+/// Every byte string starts at a multiple of this in memory, so that an offset which is a multiple of 64 in the file
+/// (of what kernels read in place) is one in memory too.
+pub(crate) const BASE_ALIGNMENT: usize = 64;
 
 /// Read-only bytes of one file.
 #[derive(Debug)]

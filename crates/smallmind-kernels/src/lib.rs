@@ -31,4 +31,4 @@ pub mod attention {
 
 pub use aligned::ALIGN;
 pub use dtype::DType;
-pub use table::{Kernels, UnknownIsa, available, kernels};
+pub use table::{FastKernels, Kernels, UnknownIsa, available, kernels};

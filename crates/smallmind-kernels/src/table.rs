@@ -32,6 +32,8 @@ pub struct Kernels {
     /// Quantizes one row of a tile of activations: `x`, the tile's height, the row in it, and the tile's blocks,
     /// `[act_blocks(x.len()), height]`.
     pub quantize: fn(&[f32], usize, usize, &mut [ActQuants], &mut [ActMeta]),
+    /// The fast class of products, where the CPU has matrix units for it.
+    pub fast: Option<FastKernels>,
     /// RMSNorm of one row: `x`, weight, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// LayerNorm of one row: `x`, weight, bias, eps, out.
@@ -74,6 +76,14 @@ pub struct Kernels {
     pub(crate) gemm_piece: fn(&mut GemmPiece<'_>),
 }
 
+/// The functions of the fast class ([`crate::matmul::Class`]).
+#[derive(Clone, Copy)]
+pub struct FastKernels {
+    pub(crate) matmul_piece: fn(&Piece<'_>),
+    /// Rounds one row of a tile of activations to bfloat16: as [`Kernels::quantize`] without what belongs to blocks.
+    pub round: fn(&[f32], usize, usize, &mut [ActQuants]),
+}
+
 impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Kernels({})", self.name)
@@ -97,6 +107,7 @@ macro_rules! kernel_table {
             )*
             static TABLE: Kernels = Kernels {
                 name: <$isa as Isa>::NAME,
+                fast: None,
                 $($field: |$($arg),*| {
                     #[allow(unused_unsafe, reason = "the plain table needs no features")]
                     // SAFETY: this table is handed out only by a function that takes the ISA's proof.
@@ -173,6 +184,16 @@ macro_rules! tile_table {
                     matmul::amx::piece::<_, $tiles>(isa, p, avx512(isa).matmul_piece);
                 }
             }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
+            fn fast_piece(p: &Piece<'_>) {
+                // SAFETY: as above.
+                unsafe { matmul::fast::piece::<$tiles>(Avx512::assume(), p) }
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
+            fn round(x: &[f32], height: usize, row: usize, out: &mut [ActQuants]) {
+                // SAFETY: as above.
+                matmul::fast::round::<$tiles>(unsafe { Avx512::assume() }, x, height, row, out);
+            }
             static TABLE: OnceLock<Kernels> = OnceLock::new();
             // SAFETY: the proof holds this one.
             let vectors = avx512(unsafe { Avx512::assume() });
@@ -182,6 +203,12 @@ macro_rules! tile_table {
                     // SAFETY: this table is handed out only by a function that takes the proof.
                     unsafe { matmul_piece(p) }
                 },
+                fast: Some(FastKernels {
+                    // SAFETY: as above.
+                    matmul_piece: |p| unsafe { fast_piece(p) },
+                    // SAFETY: as above.
+                    round: |x, height, row, out| unsafe { round(x, height, row, out) },
+                }),
                 ..*vectors
             })
         }

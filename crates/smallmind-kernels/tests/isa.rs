@@ -13,7 +13,7 @@ mod support;
 use std::ops::Range;
 
 use smallmind_kernels::attention::{PAGE, Partial, padded};
-use smallmind_kernels::matmul::{QuantizedActs, act_blocks};
+use smallmind_kernels::matmul::{Class, QuantizedActs, act_blocks};
 use smallmind_kernels::{Kernels, available};
 use support::{Page, Quantized, Random, adversarial, assert_bits, scalar_and_others};
 
@@ -78,7 +78,7 @@ fn rope_has_the_same_bits_on_every_isa_for_whole_and_partial_heads() {
 
 /// All that the blocks of one token hold, as floats.
 fn contents(q: &Quantized, k: usize) -> Vec<f32> {
-    let acts = QuantizedActs::new(1, k, &q.quants, &q.metas).unwrap();
+    let acts = QuantizedActs::new((1, k, Class::Exact), &q.quants, &q.metas).unwrap();
     let mut all = Vec::new();
     for b in 0..act_blocks(k) {
         let (quants, meta) = acts.block(0, b);
@@ -104,7 +104,7 @@ fn quantized_activations_are_the_nearest_integers_of_the_contract_wherever_they_
                 available().into_iter().flat_map(|isa| [(isa, 1), (isa, 3), (isa, 7), (isa, 21)])
             {
                 let q = Quantized::new(isa, &x.repeat(tokens), n);
-                let acts = QuantizedActs::new(tokens, n, &q.quants, &q.metas).unwrap();
+                let acts = QuantizedActs::new((tokens, n, Class::Exact), &q.quants, &q.metas).unwrap();
                 let expected = support::contract::quantized(&x);
                 for (t, b) in (0..tokens).flat_map(|t| (0..act_blocks(n)).map(move |b| (t, b))) {
                     let context =
@@ -423,7 +423,7 @@ fn nan_stays_nan_and_infinities_break_no_operation() {
                 ];
                 assert!(norms.iter().all(|out| out[at].is_nan()), "{context}");
                 let q = Quantized::new(isa, &x, n);
-                let acts = QuantizedActs::new(1, n, &q.quants, &q.metas).unwrap();
+                let acts = QuantizedActs::new((1, n, Class::Exact), &q.quants, &q.metas).unwrap();
                 let parts = (0..act_blocks(n)).flat_map(|b| acts.block(0, b).0.parts());
                 assert!(parts.into_iter().all(|q| q >= -127), "{context}");
 

@@ -12,7 +12,7 @@ mod support;
 
 use proptest::prelude::*;
 use smallmind_kernels::matmul::{
-    Acts, FileRows, Product, RowOrder, group_bytes, groups, matmul, pack_rows, packed_bytes,
+    Acts, Class, FileRows, Product, RowOrder, group_bytes, groups, matmul, pack_rows, packed_bytes,
 };
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{DType, Kernels, available, quant};
@@ -61,7 +61,13 @@ struct Tokens<'a> {
 
 impl Tokens<'_> {
     fn acts(&self) -> Acts<'_> {
-        Acts { tokens: self.tokens, x: self.x, quants: &self.quantized.quants, metas: &self.quantized.metas }
+        Acts {
+            tokens: self.tokens,
+            x: self.x,
+            quants: &self.quantized.quants,
+            metas: &self.quantized.metas,
+            class: Class::Exact,
+        }
     }
 }
 
@@ -385,13 +391,65 @@ fn no_tokens_and_no_products_write_nothing() {
     let pool = Pool::new(2).unwrap();
     let w = Matrix::random(DType::Q4_0, 16, 32, &mut Random::new(12));
     for kernels in available() {
-        let acts = Acts { tokens: 0, x: &[], quants: &[], metas: &[] };
+        let acts = Acts { tokens: 0, x: &[], quants: &[], metas: &[], class: Class::Exact };
         assert_eq!(product(kernels, &pool, &w, acts), []);
         let mut out = vec![2.5; 16];
         let p = Product { w: w.view(), bias: None, out: &mut out, stride: 16, accumulate: false };
         matmul(kernels, &pool, acts, &mut [p]);
-        matmul(kernels, &pool, Acts { tokens: 1, x: &[0.0; 32], quants: &[], metas: &[] }, &mut []);
+        matmul(
+            kernels,
+            &pool,
+            Acts { tokens: 1, x: &[0.0; 32], quants: &[], metas: &[], class: Class::Exact },
+            &mut [],
+        );
         assert_eq!(out, [2.5; 16]);
+    }
+}
+
+#[test]
+fn the_fast_class_has_the_same_bits_in_every_batch_on_hardware_and_emulation_and_is_near_the_product_in_f64()
+{
+    let pools = [1, 3].map(|n| Pool::new(n).unwrap());
+    let with_tiles: Vec<&Kernels> = available().into_iter().filter(|k| k.fast.is_some()).collect();
+    if with_tiles.is_empty() {
+        println!("this CPU has no tiles, and this build no emulation of them");
+    }
+    let mut r = Random::new(13);
+    for dtype in DType::all() {
+        for (rows, blocks) in [(17, 1_usize), (100, 5), (48, 67)] {
+            let k = if dtype.block_len() == 1 {
+                31 * blocks
+            } else {
+                (32 * blocks).next_multiple_of(dtype.block_len())
+            };
+            let w = Matrix::random(dtype, rows, k, &mut r);
+            let x = r.units(49 * k);
+            let mut expected: Option<Vec<f32>> = None;
+            for kernels in &with_tiles {
+                let Some(fast) = &kernels.fast else { continue };
+                for (pool, tokens) in pools.iter().flat_map(|p| [1, 7, 16, 17, 33, 49].map(|t| (p, t))) {
+                    let x = &x[..tokens * k];
+                    let q = Quantized::rounded(fast, x, k);
+                    let acts = Acts { tokens, x, quants: &q.quants, metas: &q.metas, class: Class::Fast };
+                    let found = product(kernels, pool, &w, acts);
+                    let longest = expected.get_or_insert_with(|| found.clone());
+                    let n = longest.len().min(found.len());
+                    let context = || format!("{dtype} [{rows}, {k}], {tokens} tokens on {}", kernels.name);
+                    assert_bits(&found[..n], &longest[..n], context);
+                    if found.len() > n {
+                        *longest = found;
+                    }
+                }
+            }
+            for (i, found) in expected.iter().flatten().enumerate() {
+                let (t, row) = (i / rows, i % rows);
+                let row = Row::new(dtype, w.row(row), k, true);
+                let (exact, size) = row.dot_f64(&x[t * k..(t + 1) * k], &[]);
+                // Both factors are rounded to 8 bits.
+                let error = (f64::from(*found) - exact).abs();
+                assert!(error <= size / 120.0, "{dtype} [{rows}, {k}] token {t}: {found:e}, not {exact:e}");
+            }
+        }
     }
 }
 

@@ -131,6 +131,16 @@ impl KvCache {
         &mut self.layers[layer]
     }
 
+    /// Bytes of all pages.
+    pub(crate) fn bytes(&self) -> usize {
+        let pages = self.layers.iter().flatten().flat_map(|head| &head.pages);
+        let of = |page: &Page| match page {
+            Page::F16(p) => size_of_val(&**p),
+            Page::F32(p) => size_of_val(&**p),
+        };
+        pages.map(of).sum()
+    }
+
     /// Bytes that one more position takes, for a cache of this shape.
     pub fn bytes_per_token(config: &Config, precision: KvPrecision) -> usize {
         let value = match precision {

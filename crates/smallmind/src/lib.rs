@@ -5,6 +5,7 @@
 pub mod convert;
 pub mod cpus;
 mod error;
+pub mod imatrix;
 mod kv;
 pub mod model;
 mod perplexity;
@@ -20,8 +21,8 @@ pub use model::{Config, LoadOptions, Model};
 pub use perplexity::{Perplexity, perplexity};
 pub use sample::{SamplingParams, TokenLogprob};
 pub use session::{
-    Batch, CancelToken, Finish, GenerateOptions, Generation, Piece, Session, SessionOptions, Timings, Token,
-    TokenStream,
+    Batch, CancelToken, Finish, GenerateOptions, Generation, Piece, PrefillClass, Session, SessionOptions,
+    Timings, Token, TokenStream,
 };
 pub use smallmind_formats::{FormatError, Gguf, Value, escaped};
 pub use smallmind_kernels::DType;

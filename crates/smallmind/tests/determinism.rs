@@ -10,7 +10,8 @@ mod support;
 
 use proptest::prelude::*;
 use smallmind::{
-    Batch, GenerateOptions, KvPrecision, LoadOptions, Model, SamplingParams, Session, SessionOptions,
+    Batch, GenerateOptions, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session,
+    SessionOptions,
 };
 
 const TINY: [&str; 7] = ["llama", "qwen3", "gemma3", "gpt2", "llama-q8_0", "llama-mixed", "llama-kquants"];
@@ -50,6 +51,40 @@ fn chunks_threads_and_decode_give_the_same_bits_in_every_family() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn fast_prompts_have_the_same_bits_whatever_the_chunks_and_threads_and_answers_to_them_too() {
+    for name in TINY {
+        let one = support::tiny(name, 1, false);
+        if !one.offers_fast_prefill() {
+            eprintln!("skipped: this CPU has no fast prefill");
+            return;
+        }
+        let vocab = u32::try_from(one.config().vocab).unwrap();
+        let ids: Vec<u32> = (0..97u32).map(|i| (i * i + 7 * i) % vocab).collect();
+        let (prompt, answer) = ids[..ids.len().min(one.config().context)].split_at(40);
+        let logits = |model: &Model, chunk: usize, prefill: PrefillClass| {
+            let options = SessionOptions { chunk, prefill, ..SessionOptions::default() };
+            let mut session = Session::new(model, &options).unwrap();
+            let mut all = bits(session.prefill(prompt).unwrap());
+            for token in answer {
+                all.extend(bits(session.decode(*token).unwrap()));
+            }
+            all
+        };
+        let expected = logits(&one, 40, PrefillClass::Fast);
+        for threads in [1, 2, 3] {
+            let model = support::tiny(name, threads, false);
+            for chunk in [1, 5, 16, 33] {
+                assert!(
+                    expected == logits(&model, chunk, PrefillClass::Fast),
+                    "{name}: {threads} threads, chunk {chunk}"
+                );
+            }
+        }
+        assert!(expected != logits(&one, 40, PrefillClass::Exact), "{name}: another class has other bits");
     }
 }
 

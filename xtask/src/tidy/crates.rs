@@ -17,7 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("smallmind-hub", &[]),
     ("smallmind-bench", &["smallmind", "smallmind-formats", "smallmind-kernels"]),
     ("smallmind-cli", &["smallmind", "smallmind-bench", "smallmind-train", "smallmind-hub"]),
-    ("xtask", &["smallmind", "smallmind-bench", "smallmind-formats"]),
+    ("xtask", &["smallmind", "smallmind-formats"]),
 ];
 /// What turns C or C++ into object files, or finds libraries made of it.
 const C_BUILDERS: &[&str] =

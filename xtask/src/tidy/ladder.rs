@@ -30,6 +30,7 @@ const RUNGS: &[&[&str]] = &[
     // The working memory of a pass, then the pass.
     &["model::scratch"],
     &["model::activations"],
+    &["model::cost"],
     &["model::pass"],
     &["model::attention"],
     &["model::forward"],
@@ -41,7 +42,7 @@ const RUNGS: &[&[&str]] = &[
     // Models into other models.
     &["quantize::mix", "quantize::importance", "quantize::rows"],
     &["quantize"],
-    &["convert"],
+    &["convert", "imatrix"],
 ];
 /// Names that the crate's root gives to all.
 const ROOT: &[(&str, &str)] = &[("Error", "error"), ("Result", "error")];

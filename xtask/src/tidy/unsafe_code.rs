@@ -10,6 +10,7 @@ const FILES: &[(&str, &str)] = &[
         "crates/smallmind-bench/src/measure/roofline.rs",
         "calls loops compiled for instructions that the CPU has",
     ),
+    ("crates/smallmind-bench/src/profile/counters.rs", "perf_event_open"),
     ("crates/smallmind-cli/src/alloc.rs", "the counting allocator"),
     ("crates/smallmind-formats/src/map.rs", "maps a file"),
     ("crates/smallmind-kernels/src/aligned.rs", "bytes seen as units, checked for size and alignment"),

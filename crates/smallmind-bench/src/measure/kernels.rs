@@ -1,62 +1,207 @@
-//! Single operations on one thread: products in F32 against the measured peak of fused multiply-adds, element-wise
-//! operations against the bandwidth of the cache that their data sits in.
+//! Single operations on one thread: products against the measured peaks and the bandwidth, element-wise operations
+//! against the bandwidth of the cache that their data sits in.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, padded, page_len};
 use smallmind_kernels::matmul::{
-    Acts, FileRows, PackedRef, Product, RowOrder, matmul, pack_rows, packed_bytes,
+    ActMeta, ActQuants, Acts, Class, FileRows, PackedRef, Product, RowOrder, TILE, act_blocks, act_len,
+    act_rows, matmul, pack_rows, packed_bytes, takes_quantized,
 };
 use smallmind_kernels::threads::Pool;
-use smallmind_kernels::{ALIGN, DType, Kernels, kernels};
+use smallmind_kernels::{ALIGN, DType, Kernels, kernels, quant};
 
 use super::roofline::{Arithmetic, Limits};
 use super::stats::Samples;
 use crate::results::{Row, Unit};
 use crate::{Error, Result};
 
-/// Sides of the square products.
+/// Sides of the square products of [`measure`].
 const SIDES: [usize; 4] = [128, 256, 512, 1024];
 /// Values a row of the element-wise operations, and rows: 64 rows of 2,048 are 0.5 MB, within a core's second cache.
 const WIDTH: usize = 2048;
 const ROWS: usize = 64;
+/// Positions of [`measure`]'s attention.
+const POSITIONS: usize = 2048;
 /// How long one sample lasts at least.
 const LEAST: Duration = Duration::from_millis(20);
 
-/// Every row, `rounds` samples each.
+/// The usual rows, `rounds` samples each.
 ///
 /// # Errors
 /// Where `SMALLMIND_ISA` names what this CPU lacks, or the first error of `done`.
 pub fn measure(rounds: usize, limits: &Limits, mut done: impl FnMut(Row) -> Result<()>) -> Result<()> {
-    let kernels = kernels().map_err(smallmind::Error::from)?;
-    let peak = limits.peak(1, Arithmetic::F32);
+    let bench = Kernel::new(rounds, limits)?;
     for side in SIDES {
-        let (samples, operations) = (product(kernels, side, rounds)?, 2.0 * (side as f64).powi(3));
-        let gflops: Samples = samples.iter().map(|s| operations / s / 1e9).collect();
-        let of_limit = peak.map(|peak| gflops.median() / peak.gops);
-        let note =
-            peak.map_or(String::new(), |p| format!("FMA peak {:.0} GFLOP/s with {}", p.gops, p.instructions));
-        done(row(&format!("MatMul {side} F32"), Unit::Gflops, gflops, of_limit, note))?;
+        done(bench.product(DType::F32, side, side, side, &format!("MatMul {side} F32"))?)?;
     }
-    for (name, streams, operation) in operations() {
-        let samples = elementwise(kernels, operation, rounds);
-        let bytes = (streams * 4 * WIDTH * ROWS) as f64;
-        let rates: Samples = samples.iter().map(|s| bytes / s / 1e9).collect();
-        let of_limit = limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
-        let note = format!("{streams} streams of {ROWS} × {WIDTH}; the limit is read-only");
-        done(row(name, Unit::GigabytesPerSecond, rates, of_limit, note))?;
+    for operation in ["add", "RMSNorm", "GELU", "SwiGLU", "scale"] {
+        done(bench.elementwise(operation, operation, WIDTH, ROWS)?)?;
     }
-    let (samples, bytes) = attention(kernels, rounds);
-    let rates: Samples = samples.iter().map(|s| bytes / s / 1e9).collect();
-    let of_limit = limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
-    let note = "one query of 64 values, 2,048 positions in F16".to_owned();
-    done(row("attention with softmax", Unit::GigabytesPerSecond, rates, of_limit, note))?;
-    Ok(())
+    done(bench.attention("attention with softmax", 64, POSITIONS))
 }
 
-fn row(test: &str, unit: Unit, ours: Samples, of_limit: Option<f64>, note: String) -> Row {
-    Row { of_limit, note, ..Row::ours("kernels", "kernels", 1, test, unit, ours.0) }
+/// Measures single operations.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel<'a> {
+    kernels: &'static Kernels,
+    rounds: usize,
+    limits: &'a Limits,
+}
+
+impl<'a> Kernel<'a> {
+    /// With so many samples each, against these limits of one thread.
+    ///
+    /// # Errors
+    /// Where `SMALLMIND_ISA` names what this CPU lacks.
+    pub fn new(rounds: usize, limits: &'a Limits) -> Result<Kernel<'a>> {
+        Ok(Kernel { kernels: kernels().map_err(smallmind::Error::from)?, rounds, limits })
+    }
+
+    /// C[tokens, rows] = A[tokens, k] · B[rows, k]ᵀ with B stored as `dtype`.
+    ///
+    /// # Errors
+    /// Where `k` is no whole number of the type's blocks.
+    pub fn product(&self, dtype: DType, tokens: usize, rows: usize, k: usize, test: &str) -> Result<Row> {
+        let usage = || Error::Usage(format!("no {dtype} matrix of {rows} × {k}"));
+        let len = packed_bytes(dtype, rows, k).ok_or_else(usage)?;
+        let bytes = stored(dtype, rows, k).ok_or_else(usage)?;
+        let mut memory = vec![0u8; len + ALIGN];
+        let from = memory.as_ptr().align_offset(ALIGN);
+        let packed = &mut memory[from..from + len];
+        pack_rows(FileRows { dtype, bytes: &bytes, rows, k, order: RowOrder::Natural }, dtype, 0, packed);
+        let w = PackedRef::new(dtype, rows, k, packed).ok_or_else(usage)?;
+        let x = values(tokens * k);
+        let (quants, metas) = self.quantized(&x, k);
+        let pool = Pool::new(1).map_err(|cause| Error::System { what: "a thread".into(), cause })?;
+        let mut out = vec![0.0; tokens * rows];
+        let quantized = takes_quantized(dtype);
+        let seconds = time(
+            self.rounds,
+            &mut out,
+            |_| (),
+            |out| {
+                let (quants, metas) = if quantized { (&quants[..], &metas[..]) } else { Default::default() };
+                let acts = Acts { tokens, x: black_box(&x), quants, metas, class: Class::Exact };
+                let product = Product { w, bias: None, out, stride: rows, accumulate: false };
+                matmul(self.kernels, &pool, acts, &mut [product]);
+                black_box(out);
+            },
+        );
+        let ops = 2.0 * tokens as f64 * rows as f64 * k as f64;
+        let moved = len as f64 + 4.0 * (tokens * (rows + k)) as f64;
+        let arithmetic = if quantized { Arithmetic::Int8 } else { Arithmetic::F32 };
+        let rates = seconds.iter().map(|s| ops / s / 1e9);
+        let mut row = Row::ours("kernels", "kernels", 1, test, Unit::Gflops, rates);
+        let median = Samples(seconds).median();
+        if let Some((least, bound)) = self.limits.least_seconds(1, arithmetic, ops, moved, moved) {
+            row.of_limit = Some(least / median);
+            let (us, gb) = (1e6 * median, moved / median / 1e9);
+            row.note = format!("{us:.1} µs, {gb:.1} GB/s, bound by {}", bound.words());
+        }
+        Ok(row)
+    }
+
+    /// Activations as products with quantized weights take them.
+    fn quantized(&self, x: &[f32], k: usize) -> (Vec<ActQuants>, Vec<ActMeta>) {
+        let tokens = x.len() / k;
+        let len = act_len(tokens, k, Class::Exact);
+        let (mut quants, mut metas) = (vec![ActQuants::ZERO; len], vec![ActMeta::ZERO; len]);
+        let height = act_rows(tokens, Class::Exact).min(TILE);
+        let tile = height * act_blocks(k);
+        for (t, x) in x.chunks_exact(k).enumerate() {
+            let at = t / TILE * tile..(t / TILE + 1) * tile;
+            (self.kernels.quantize)(x, height, t % TILE, &mut quants[at.clone()], &mut metas[at]);
+        }
+        (quants, metas)
+    }
+
+    /// One operation on `rows` rows of `width` values, named as [`operation`] knows it.
+    ///
+    /// # Errors
+    /// Where there is no such operation.
+    pub fn elementwise(&self, name: &str, test: &str, width: usize, rows: usize) -> Result<Row> {
+        let (streams, call) = operation(name)
+            .ok_or_else(|| Error::Usage(format!("there is no element-wise operation {name}")))?;
+        let (mut x, y) = (values(width * rows), values(width * rows));
+        let ones = vec![1.0; width];
+        // Operations that change their input begin from the same values every time: what is applied again and again to its
+        // own result ends in denormal numbers.
+        let seconds = time(
+            self.rounds,
+            &mut x,
+            |x| x.copy_from_slice(&y),
+            |x| {
+                for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+                    call(self.kernels, x, y, &ones);
+                }
+                black_box(x);
+            },
+        );
+        let note = format!("{streams} streams of {rows} × {width}; the limit is read-only");
+        Ok(self.rates(test, (streams * 4 * width * rows) as f64, &seconds, note))
+    }
+
+    /// One query attends to `positions` positions, softmax included.
+    pub fn attention(&self, test: &str, head_dim: usize, positions: usize) -> Row {
+        // Half precision of 0.25.
+        let pages = vec![0x3400u16; positions.div_ceil(PAGE) * page_len(head_dim)];
+        let (q, mut out) = (values(head_dim), vec![0.0; padded(head_dim)]);
+        let seconds = time(
+            self.rounds,
+            &mut out,
+            |_| (),
+            |out| {
+                for page in pages.chunks_exact(page_len(head_dim)) {
+                    let mut state = [Partial::EMPTY];
+                    let page = PageRef::F16(page);
+                    let seen = std::slice::from_ref(&(0..PAGE));
+                    let task = &mut PageTask { page, q: &q, head_dim, seen, state: &mut state, out };
+                    (self.kernels.attend_page)(task);
+                }
+                black_box(out);
+            },
+        );
+        let note = format!("one query of {head_dim} values, {positions} positions in F16");
+        self.rates(test, (2 * pages.len()) as f64, &seconds, note)
+    }
+
+    /// A call that moves so many bytes.
+    pub fn call(&self, test: &str, bytes: f64, note: &str, mut call: impl FnMut(&Kernels)) -> Row {
+        let seconds = time(self.rounds, &mut (), |()| (), |()| call(self.kernels));
+        self.rates(test, bytes, &seconds, note.to_owned())
+    }
+
+    fn rates(&self, test: &str, bytes: f64, seconds: &[f64], note: String) -> Row {
+        let rates: Samples = seconds.iter().map(|s| bytes / s / 1e9).collect();
+        let of_limit = self.limits.bandwidth(1, bytes).map(|b| rates.median() * 1e9 / b);
+        let row = Row::ours("kernels", "kernels", 1, test, Unit::GigabytesPerSecond, rates.0);
+        Row { of_limit, note, ..row }
+    }
+}
+
+/// A call on one row: what is read and written, what is only read, and ones.
+type Operation = fn(&Kernels, &mut [f32], &[f32], &[f32]);
+
+/// Streams that go between core and cache (read or written), and the call.
+fn operation(name: &str) -> Option<(usize, Operation)> {
+    Some(match name {
+        "add" => (3, |k, x, y, _| (k.add)(x, y)),
+        "RMSNorm" => (2, |k, x, y, ones| (k.rms_norm)(y, ones, 1e-5, x)),
+        "LayerNorm" => (2, |k, x, y, ones| (k.layer_norm)(y, ones, ones, 1e-5, x)),
+        "GELU" => (2, |k, x, _, _| (k.gelu)(x)),
+        "SiLU" => (2, |k, x, _, _| (k.silu)(x)),
+        "SwiGLU" => (3, |k, x, y, _| (k.silu_mul)(x, y)),
+        "GeGLU" => (3, |k, x, y, _| (k.gelu_mul)(x, y)),
+        "scale" => (2, |k, x, _, _| (k.scale)(x, 1.0)),
+        // The ones stand for cosines and sines: the arithmetic is the same.
+        "RoPE" => (2, |k, x, _, ones| {
+            let half = x.len() / 2;
+            (k.rope)(x, &ones[..half], &ones[..half]);
+        }),
+        _ => return None,
+    })
 }
 
 /// Seconds of one call, `rounds` times: the best of the calls within each sample, each on a state made ready before.
@@ -75,88 +220,29 @@ fn time<S>(rounds: usize, state: &mut S, ready: impl Fn(&mut S), mut call: impl 
     (0..=rounds).map(one).skip(1).collect()
 }
 
-fn values(n: usize) -> Vec<f32> {
+/// Numbers all over ±0.5, always the same.
+pub(crate) fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 2_654_435_761) % 1000) as f32 / 1000.0 - 0.5).collect()
 }
 
-fn product(kernels: &Kernels, side: usize, rounds: usize) -> Result<Vec<f64>> {
-    let bytes: Vec<u8> = values(side * side).iter().flat_map(|v| v.to_le_bytes()).collect();
-    let len =
-        packed_bytes(DType::F32, side, side).ok_or_else(|| Error::Usage("the matrix is too large".into()))?;
-    let mut memory = vec![0u8; len + ALIGN];
-    let from = memory.as_ptr().align_offset(ALIGN);
-    let packed = &mut memory[from..from + len];
-    let rows = FileRows { dtype: DType::F32, bytes: &bytes, rows: side, k: side, order: RowOrder::Natural };
-    pack_rows(rows, DType::F32, 0, packed);
-    let Some(w) = PackedRef::new(DType::F32, side, side, packed) else {
-        unreachable!("packed rows have the size of their shape");
-    };
-    let (x, mut out, pool) = (
-        values(side * side),
-        vec![0.0; side * side],
-        Pool::new(1).map_err(|cause| Error::System { what: "a thread".into(), cause })?,
-    );
-    let call = |out: &mut Vec<f32>| {
-        let acts = Acts { tokens: side, x: black_box(&x), quants: &[], metas: &[] };
-        matmul(kernels, &pool, acts, &mut [Product { w, bias: None, out, stride: side, accumulate: false }]);
-        black_box(out);
-    };
-    Ok(time(rounds, &mut out, |_| (), call))
-}
-
-/// One operation on a row: what is read and written, and what is only read.
-type Operation = fn(&Kernels, &mut [f32], &[f32]);
-
-/// Name, streams that go between core and cache (read or written), and the call.
-fn operations() -> [(&'static str, usize, Operation); 5] {
-    [
-        ("add", 3, |k, x, y| (k.add)(x, y)),
-        ("RMSNorm", 2, |k, x, y| (k.rms_norm)(y, &ONES, 1e-5, x)),
-        ("GELU", 2, |k, x, _| (k.gelu)(x)),
-        ("SwiGLU", 3, |k, x, y| (k.silu_mul)(x, y)),
-        ("scale", 2, |k, x, _| (k.scale)(x, 1.0)),
-    ]
-}
-
-static ONES: [f32; WIDTH] = [1.0; WIDTH];
-
-/// Seconds of one pass over all rows. Operations that change their input begin from the same values every time: what is
-/// applied again and again to its own result ends in denormal numbers.
-fn elementwise(kernels: &Kernels, operation: Operation, rounds: usize) -> Vec<f64> {
-    let (mut x, y) = (values(WIDTH * ROWS), values(WIDTH * ROWS));
-    let ready = |x: &mut Vec<f32>| x.copy_from_slice(&y);
-    time(rounds, &mut x, ready, |x| {
-        for (x, y) in x.chunks_exact_mut(WIDTH).zip(y.chunks_exact(WIDTH)) {
-            operation(kernels, x, y);
+/// A matrix as a file stores it: some rows, repeated, because finding the best scales of a type may take long.
+pub(crate) fn stored(dtype: DType, rows: usize, k: usize) -> Option<Vec<u8>> {
+    const DISTINCT: usize = 16;
+    let distinct = rows.min(DISTINCT);
+    let values = values(distinct * k);
+    let bytes = if takes_quantized(dtype) {
+        let mut bytes = vec![0; dtype.bytes_of(distinct * k)?];
+        quant::quantize(dtype, &values, &mut bytes).ok()?;
+        bytes
+    } else {
+        match dtype {
+            DType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            // The upper half of an F32 is a BF16; as an F16 the same bits are some other number of the same cost.
+            _ => values.iter().flat_map(|v| [v.to_le_bytes()[2], v.to_le_bytes()[3]]).collect(),
         }
-        black_box(x);
-    })
-}
-
-/// Seconds in which one query attends to all pages, softmax included, and the bytes of K and V it reads.
-fn attention(kernels: &Kernels, rounds: usize) -> (Vec<f64>, f64) {
-    const HEAD_DIM: usize = 64;
-    const PAGES: usize = 8;
-    // Half precision of 0.25.
-    let pages = vec![0x3400u16; PAGES * page_len(HEAD_DIM)];
-    let (q, mut out) = (values(HEAD_DIM), vec![0.0; padded(HEAD_DIM)]);
-    let call = |out: &mut Vec<f32>| {
-        for page in pages.chunks_exact(page_len(HEAD_DIM)) {
-            let mut state = [Partial::EMPTY];
-            let page = PageRef::F16(page);
-            let seen = std::slice::from_ref(&(0..PAGE));
-            (kernels.attend_page)(&mut PageTask {
-                page,
-                q: &q,
-                head_dim: HEAD_DIM,
-                seen,
-                state: &mut state,
-                out,
-            });
-        }
-        black_box(out);
     };
-    (time(rounds, &mut out, |_| (), call), (2 * pages.len()) as f64)
+    let row = dtype.bytes_of(k)?;
+    Some(bytes.chunks_exact(row).cycle().take(rows).flatten().copied().collect())
 }
 
 #[cfg(test)]
@@ -171,7 +257,21 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(rows.len(), SIDES.len() + operations().len() + 1);
+        assert_eq!(rows.len(), SIDES.len() + 5 + 1);
         assert!(rows.iter().all(|r| r.median() > 0.0 && r.median().is_finite()));
+    }
+
+    #[test]
+    fn every_stored_type_can_be_multiplied_by_one_token_and_by_many() {
+        let limits = Limits::default();
+        let bench = Kernel::new(1, &limits).unwrap();
+        for dtype in DType::all() {
+            for tokens in [1, 3] {
+                let row = bench.product(dtype, tokens, 32, 256, dtype.name()).unwrap();
+                assert!(row.median() > 0.0, "{dtype}");
+            }
+        }
+        assert!(bench.product(DType::Q4_K, 1, 32, 100, "x").unwrap_err().to_string().contains("Q4_K"));
+        assert!(bench.elementwise("sigmoid", "x", 8, 1).is_err());
     }
 }

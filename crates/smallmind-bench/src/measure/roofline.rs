@@ -68,6 +68,16 @@ pub enum Bound {
     Compute,
 }
 
+impl Bound {
+    /// In a sentence.
+    pub fn words(self) -> &'static str {
+        match self {
+            Bound::Memory => "memory",
+            Bound::Compute => "arithmetic",
+        }
+    }
+}
+
 impl Limits {
     /// Measures everything, in about half a second for each figure.
     pub fn measure(threads: &[usize]) -> Limits {
@@ -94,6 +104,12 @@ impl Limits {
             limits.peaks.extend(peaks(threads));
         }
         limits
+    }
+
+    /// Takes the limits of other thread counts in.
+    pub fn add(&mut self, other: Limits) {
+        self.read_bandwidth.extend(other.read_bandwidth);
+        self.peaks.extend(other.peaks);
     }
 
     /// The bandwidth measured for the working set nearest to `bytes` (by ratio), in bytes a second.

@@ -40,6 +40,38 @@ impl Results {
     pub fn statistics_markdown(&self) -> String {
         statistics_markdown(&self.rows)
     }
+
+    /// A row a line, with every sample.
+    pub fn rows_as_json_lines(&self) -> String {
+        self.rows.iter().map(|r| serde_json::to_string(r).unwrap_or_default() + "\n").collect()
+    }
+
+    /// Every row's statistics as CSV.
+    pub fn statistics_csv(&self) -> String {
+        let records = self.rows.iter().filter_map(|row| {
+            let s = row.samples(OURS).summary()?;
+            let text = |name: &str, value: &str| (name.to_owned(), serde_json::json!(value));
+            let number = |name: &str, value: f64| (name.to_owned(), serde_json::json!(value));
+            Some(vec![
+                text("id", &row.id),
+                text("scenario", &row.part),
+                text("subject", &row.subject),
+                number("threads", row.threads as f64),
+                text("test", &row.test),
+                text("unit", row.unit.name()),
+                number("n", s.n as f64),
+                number("min", s.min),
+                number("p50", s.p50),
+                number("p90", s.p90),
+                number("p95", s.p95),
+                number("p99", s.p99),
+                number("max", s.max),
+                number("mean", s.mean),
+                number("stddev", s.stddev),
+            ])
+        });
+        crate::speed::csv(&records.collect::<Vec<_>>())
+    }
 }
 
 impl Row {
@@ -54,6 +86,20 @@ impl Row {
         let (subject, threads, test, unit) = (&self.subject, self.threads, &self.test, self.unit.name());
         let (ours, note) = (cell(self.samples(OURS)), &self.note);
         format!("| {subject} | {threads} | {test} | {unit} | {ours} | {peers} | {ratio} | {share} | {note} |")
+    }
+}
+
+impl Row {
+    /// Head of the table of [`Row::limit_markdown`].
+    pub const LIMIT_HEAD: &str = "| subject | threads | test | unit | median [least..most] | of the limit | |\n\
+                                  | --- | ---: | --- | --- | --- | ---: | --- |\n";
+
+    /// Ours alone, beside the machine's limit.
+    pub fn limit_markdown(&self) -> String {
+        let share = self.of_limit.map_or("–".to_owned(), |s| format!("{:.0} %", 100.0 * s));
+        let (subject, threads, test, unit) = (&self.subject, self.threads, &self.test, self.unit.name());
+        let ours = range(self.samples(OURS));
+        format!("| {subject} | {threads} | {test} | {unit} | {ours} | {share} | {} |", self.note)
     }
 }
 

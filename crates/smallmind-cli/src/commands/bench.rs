@@ -1,106 +1,174 @@
-//! `smallmind bench`: how fast prompts are computed (pp) and tokens generated (tg), by llama-bench's method and in its
-//! rows.
+//! `smallmind bench`: llama-bench's rows, or what a user waits for; saved, and compared with what was saved before.
 
-use std::fmt::Write;
-use std::time::Duration;
+use std::process::Command;
 
 use anyhow::Result;
-use smallmind::{KvPrecision, LoadOptions, Model};
+use smallmind::{LoadOptions, Model};
+use smallmind_bench::measure::bytes::Bytes;
+use smallmind_bench::measure::clock::Repeats;
+use smallmind_bench::measure::machine::{Environment, ModelFacts};
+use smallmind_bench::measure::roofline::Limits;
+use smallmind_bench::results::{Kind, Results};
+use smallmind_bench::scenario::{AllocationCounter, Setup};
+use smallmind_bench::speed::{self, Format, Grid, Settings, SpeedRow};
 
-use crate::args::BenchArgs;
+use crate::alloc;
+use crate::args::bench::BenchArgs;
 use crate::interrupt::Guard;
-use crate::measure::{Test, cpu, mean_and_deviation, measure, now_utc};
-use crate::output::{self, BenchDocument, Out, Usage, bytes, rate};
-use crate::resolve;
+use crate::output::{self, Interrupted, Out, Usage};
+use crate::resolve::{self, Source};
 
 pub(crate) fn run(args: &BenchArgs, out: &Out) -> Result<()> {
-    let tests = tests(args);
-    if tests.is_empty() {
-        return Err(Usage("there is nothing to measure: give -p or -n a number above 0".into()).into());
-    }
+    let format = if out.json { Format::Json } else { args.output.into() };
+    let before = args.against.as_deref().map(Results::load).transpose()?;
     let source = resolve::source(&args.source, out)?;
     let interrupt = Guard::new();
+    let mut results = Results::new(Kind::Bench, &output::command_line(), Environment::here());
+    if args.save.is_some() || before.is_some() || !args.scenario.is_empty() {
+        results.environment.models.push(ModelFacts::of(&source.name(), &source.open()?)?);
+    }
+    let text = match args.scenario.is_empty() {
+        true => rows(args, &source, &interrupt, out, &mut results, format)?,
+        false => scenarios(args, &source, &interrupt, out, &mut results, format)?,
+    };
+    results.complete = !interrupt.interrupted();
+    if let Some(path) = &args.save {
+        results.save(path)?;
+        out.note(&format!("{} rows are kept in {}", results.rows.len(), path.display()));
+    }
+    output::print(&text)?;
+    if let Some(before) = before {
+        let against = results.against(&before).markdown();
+        match format {
+            Format::Markdown => output::print(&format!("\n{against}"))?,
+            _ => out.note_lines(&against),
+        }
+    }
+    if interrupt.interrupted() { Err(Interrupted.into()) } else { Ok(()) }
+}
+
+fn settings(args: &BenchArgs) -> Settings {
+    let prefill = args.prefill.into();
+    let repeats = Repeats { warmup: args.warmup, iterations: args.repetitions as usize };
+    Settings { repeats, chunk: args.chunk, prefill, kv: resolve::kv(args.kv_type) }
+}
+
+/// llama-bench's rows.
+fn rows(
+    args: &BenchArgs,
+    source: &Source,
+    interrupt: &Guard,
+    out: &Out,
+    results: &mut Results,
+    format: Format,
+) -> Result<String> {
+    let grid = Grid {
+        prompts: args.n_prompt.clone().unwrap_or_else(|| vec![512]),
+        generations: args.n_gen.clone(),
+        pairs: args.pairs.clone(),
+        depths: args.n_depth.clone(),
+        batches: args.batch.clone().unwrap_or_else(|| vec![1]),
+    };
+    if grid.tests().is_empty() {
+        return Err(Usage("there is nothing to measure: give -p or -n a number above 0".into()).into());
+    }
+    let settings = settings(args);
     let mut rows = Vec::new();
-    for threads in &args.threads {
+    'all: for threads in &args.threads {
         let gguf = source.open()?;
         let threads = match threads {
             // The choice of one row must not keep another row's threads from the remaining CPUs.
             0 if args.threads.len() > 1 => None,
             threads => resolve::threads(*threads, &gguf, out),
         };
-        let options = LoadOptions { threads, precise: args.precise };
-        let model = Model::from_gguf(gguf, &options)?;
-        for test in &tests {
-            let samples = measure(&model, *test, args, &interrupt)?;
-            let row = row(&model, *test, args, samples);
+        let bytes = Bytes::of(&gguf)?;
+        let model = Model::from_gguf(gguf, &LoadOptions { threads, precise: args.precise })?;
+        if args.save.is_some() {
+            let limits = Limits::measure_for(&[model.threads()], model.weight_bytes());
+            results.limits.get_or_insert_default().add(limits);
+        }
+        for test in grid.tests() {
+            let samples = speed::measure(&model, test, settings, &interrupt.token())?;
+            if samples.is_empty() {
+                break 'all;
+            }
+            let row = SpeedRow::new(&model, test, settings, &samples);
             out.detail(|| format!("{} on {} threads: {:.2} tokens/s", row.test, row.n_threads, row.avg_ts));
+            let mut result = row.result(&source.name());
+            if let Some(limits) = results.limits.as_ref().filter(|_| test.prompt == 0) {
+                let each = bytes.shared(test.batch, test.depth, test.generate);
+                let bandwidth = limits.bandwidth(model.threads(), bytes.weights);
+                result.of_limit = bandwidth.map(|b| each * row.avg_ts / b);
+            }
+            results.push(result);
             rows.push(row);
         }
     }
-    if out.json { output::json(&rows) } else { output::print(&table(&rows)?) }
+    Ok(speed::render(&rows, format))
 }
 
-fn tests(args: &BenchArgs) -> Vec<Test> {
-    let mut tests = Vec::new();
-    for depth in args.n_depth.iter().copied() {
-        for batch in args.batch.iter().copied() {
-            let prompt = |n: &usize| Test { prompt: *n, generate: 0, depth, batch };
-            let generation = |n: &usize| Test { prompt: 0, generate: *n, depth, batch };
-            tests.extend(args.n_prompt.iter().map(prompt).chain(args.n_gen.iter().map(generation)));
+/// Every scenario on every number of threads.
+fn scenarios(
+    args: &BenchArgs,
+    source: &Source,
+    interrupt: &Guard,
+    out: &Out,
+    results: &mut Results,
+    format: Format,
+) -> Result<String> {
+    let name = source.name();
+    for &threads in &args.threads {
+        let setup = Setup {
+            name: &name,
+            open: &|| source.reopen(),
+            first_token: &|threads| first_token(source, threads),
+            threads: resolve::threads(threads, &source.open()?, out),
+            precise: args.precise,
+            generate: args.n_gen.first().copied().unwrap_or(128),
+            prompts: args.n_prompt.clone().unwrap_or_else(|| vec![16, 128, 512]),
+            sequences: args.batch.clone().unwrap_or_else(|| vec![1, 2, 4, 8, 16]),
+            repeats: settings(args).repeats,
+            cancel: interrupt.token(),
+            allocations: Some(AllocationCounter { start: alloc::watch, stop: alloc::unwatch }),
+        };
+        for scenario in args.scenarios() {
+            setup.run(scenario, &mut |row| {
+                out.detail(|| format!("{}: {} {}", row.id, row.median(), row.unit.name()));
+                results.push(row);
+            })?;
         }
     }
-    tests.retain(|test| test.tokens() > 0);
-    tests
+    Ok(match format {
+        Format::Markdown => format!("{}\n{}", results.environment_markdown(), results.statistics_markdown()),
+        Format::Json => serde_json::to_string(results)? + "\n",
+        Format::JsonLines => results.rows_as_json_lines(),
+        Format::Csv => results.statistics_csv(),
+        Format::Sql => {
+            return Err(Usage("sql is a format of llama-bench's rows, not of scenarios".into()).into());
+        }
+    })
 }
 
-fn row(model: &Model, test: Test, args: &BenchArgs, samples: Vec<Duration>) -> BenchDocument {
-    let samples_ns: Vec<u64> =
-        samples.iter().map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)).collect();
-    let samples_ts: Vec<f64> = samples.iter().map(|time| rate(test.tokens(), *time)).collect();
-    let (avg_ts, stddev_ts) = mean_and_deviation(&samples_ts);
-    let (avg_ns, stddev_ns) = mean_and_deviation(&samples_ns.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
-    let tensors = model.gguf().tensors();
-    let kv =
-        resolve::kv(args.kv_type).unwrap_or(if args.precise { KvPrecision::F32 } else { KvPrecision::F16 });
-    let kv = if kv == KvPrecision::F32 { "f32" } else { "f16" };
-    BenchDocument {
-        build_version: env!("CARGO_PKG_VERSION"),
-        cpu_info: cpu(),
-        backends: "CPU",
-        isa: model.isa().to_owned(),
-        model_filename: model.gguf().path().display().to_string(),
-        model_type: format!("{} {}", model.config().arch.name, model.config().name),
-        model_size: tensors.iter().map(|t| t.bytes() as u64).sum(),
-        model_n_params: tensors.iter().map(|t| t.elements() as u64).sum(),
-        n_batch: test.batch,
-        n_ubatch: args.chunk,
-        n_threads: model.threads(),
-        type_k: kv,
-        type_v: kv,
-        use_mmap: true,
-        test: test.name(),
-        n_prompt: test.prompt,
-        n_gen: test.generate,
-        n_depth: test.depth,
-        test_time: now_utc(),
-        avg_ns: avg_ns as u64,
-        stddev_ns: stddev_ns as u64,
-        avg_ts,
-        stddev_ts,
-        samples_ns,
-        samples_ts,
-    }
+/// This program, run up to its first token.
+fn first_token(source: &Source, threads: usize) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "smallmind".into()));
+    command.args(["run", "--raw", "-n", "1", "--temp", "0", "-t", &threads.to_string()]);
+    name_to(&mut command, source);
+    command.arg("Hello");
+    command
 }
 
-fn table(rows: &[BenchDocument]) -> Result<String> {
-    let mut s = String::from("| model | size | params | backend | threads | test | t/s |\n");
-    s.push_str("| --- | ---: | ---: | --- | ---: | ---: | ---: |\n");
-    for r in rows {
-        let (model, size) = (smallmind::escaped(r.model_type.as_bytes(), 60), bytes(r.model_size));
-        let params = r.model_n_params as f64 / 1e6;
-        let speed = format!("{:.2} ± {:.2}", r.avg_ts, r.stddev_ts);
-        let (threads, test) = (r.n_threads, &r.test);
-        writeln!(s, "| {model} | {size} | {params:.1} M | CPU {} | {threads} | {test} | {speed} |", r.isa)?;
-    }
-    Ok(s)
+/// Names a model as a command takes it.
+fn name_to(command: &mut Command, source: &Source) {
+    match source {
+        Source::File(local) => command.arg("-m").arg(&local.path),
+        Source::Preset(choice) => {
+            command.arg("--preset").arg(format!("{}:{}", choice.preset.name, choice.dtype.name()))
+        }
+        Source::Tiny(_) => command.args(["-m", "tiny"]),
+        Source::Adapted(base, adapter) => {
+            name_to(command, base);
+            command.arg("--lora").arg(adapter)
+        }
+    };
 }

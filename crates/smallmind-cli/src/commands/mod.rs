@@ -2,13 +2,17 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod convert;
 mod finetune;
+mod imatrix;
 mod list;
 mod merge;
 mod perplexity;
+mod profile;
 mod pull;
 mod quantize;
+mod report;
 mod rm;
 mod run;
 mod show;
@@ -31,10 +35,15 @@ pub(crate) fn run(command: Command, out: &Out) -> Result<()> {
         Command::Tokenize(args) => tokenize::run(args, out),
         Command::Perplexity(args) => perplexity::run(&args, out),
         Command::Bench(args) => bench::run(&args, out),
+        Command::Profile(args) => profile::run(&args, out),
+        Command::Compare(args) => compare::run(&args, out),
+        Command::Report(args) => report::run(&args, out),
+        Command::Peer(args) => compare::peer(&args, out),
         Command::Train(args) => train::run(&args, out),
         Command::Finetune(args) => finetune::run(&args, out),
         Command::Merge(args) => merge::run(&args, out),
         Command::Convert(args) => convert::run(&args, out),
+        Command::Imatrix(args) => imatrix::run(&args, out),
         Command::Quantize(args) => quantize::run(&args, out),
         Command::Pull(args) => pull::run(&args, out),
         Command::List(args) => list::run(&args, out),

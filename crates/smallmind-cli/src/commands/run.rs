@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use smallmind::{GenerateOptions, Generation, Message, Model};
+use smallmind_bench::measure::machine;
 
-use crate::alloc::Counted;
 use crate::answer::Answer;
 use crate::args::{MaxTokens, RunArgs};
 use crate::interrupt::Guard;
 use crate::output::{self, Interrupted, MemoryDocument, Out, RunDocument, TimingsDocument, Usage, ms, rate};
 use crate::{prompt, resolve};
+use smallmind::profile::Allocated;
 
 /// Tokens of a plain continuation without `-n`: a text without turns has no natural end.
 const PLAIN_TOKENS: usize = 128;
@@ -70,8 +71,8 @@ pub(crate) fn run(args: RunArgs, out: &Out) -> Result<()> {
             logprobs: (args.logprobs > 0).then(|| answer.logprob_documents(model)),
             timings,
             memory: MemoryDocument {
-                peak_rss_bytes: output::peak_rss_bytes(),
-                decode_allocations: answer.counted.allocations,
+                peak_rss_bytes: machine::peak_rss_bytes(),
+                decode_allocations: answer.counted.calls,
                 decode_allocated_bytes: answer.counted.bytes,
             },
         })?;
@@ -97,10 +98,10 @@ fn timings(generation: &Generation<'_>, prompt: usize, load: Duration, before: D
     }
 }
 
-fn summary(t: &TimingsDocument, prompt: usize, tokens: usize, counted: &Counted) -> String {
+fn summary(t: &TimingsDocument, prompt: usize, tokens: usize, counted: &Allocated) -> String {
     format!(
         "load {:.0} ms; prompt {prompt} tokens, {:.0} ms, {:.1} tokens/s; first token after {:.0} ms; {tokens} tokens, {:.0} \
          ms, {:.1} tokens/s, {} allocations",
-        t.load_ms, t.prompt_ms, t.prompt_tps, t.ttft_ms, t.decode_ms, t.decode_tps, counted.allocations
+        t.load_ms, t.prompt_ms, t.prompt_tps, t.ttft_ms, t.decode_ms, t.decode_tps, counted.calls
     )
 }

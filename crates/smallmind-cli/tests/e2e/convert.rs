@@ -66,7 +66,9 @@ fn llama_cpp(model: &str, prompt: &str) -> Option<String> {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = text.trim_end();
+    Some(text.strip_suffix("[end of text]").unwrap_or(text).trim_end().to_owned())
 }
 
 #[test]
@@ -76,23 +78,26 @@ fn what_is_written_runs_in_llama_cpp_with_the_same_text() {
     for name in ["llama-untied", "llama-bias", "gpt2", "qwen2-yarn", "qwen3-untied", "gemma3-pattern"] {
         let path = out(name);
         assert_eq!(smallmind(&["convert", &checkpoint(name), &path]).code, Some(0));
-        let Some(theirs) = llama_cpp(&path, "abc") else { return };
-        let ours = smallmind(&[
-            "run",
-            "-m",
-            &path,
-            "abc",
-            "--raw",
-            "-n",
-            "12",
-            "--temp",
-            "0",
-            "--ignore-eos",
-            "--kv-type",
-            "f32",
-        ]);
-        assert_eq!(ours.stdout.trim_end(), theirs.trim_end(), "{name}");
-        assert!(!theirs.trim().is_empty(), "{name}");
+        let mut compared = 0;
+        for prompt in ["abc", "The cat", "hello", "x"] {
+            let Some(theirs) = llama_cpp(&path, prompt) else { return };
+            let ours = smallmind(&[
+                "run",
+                "-m",
+                &path,
+                prompt,
+                "--raw",
+                "-n",
+                "12",
+                "--temp",
+                "0",
+                "--kv-type",
+                "f32",
+            ]);
+            assert_eq!(ours.stdout.trim_end(), theirs, "{name}: {prompt}");
+            compared += theirs.len();
+        }
+        assert!(compared > 12, "{name}: only {compared} bytes were compared");
     }
     for kind in ["Q8_0", "Q5_1", "F16", "Q4_K_M"] {
         let path = out(kind);

@@ -3,12 +3,16 @@
 
 mod bench;
 mod chat;
+mod compare;
 mod convert;
+mod imatrix;
 mod perplexity;
 mod preset;
+mod profile;
 mod quantize;
 mod run;
 mod show;
+mod smq;
 mod store;
 mod support;
 mod tokenize;

@@ -8,6 +8,7 @@ use super::value::{Array, Text, Value, ValueType};
 use crate::bytes::{Cursor, Short};
 use crate::error::FormatError;
 use crate::map::Map;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,15 +40,24 @@ pub(super) struct Header {
     pub(super) version: u32,
     pub(super) metadata: Metadata,
     pub(super) tensors: Vec<TensorInfo>,
+    /// Bytes up to the end of the last description.
+    pub(super) end: u64,
 }
 
-/// Reads the header, in which every tensor lies inside the file and beside the others.
-pub(super) fn parse(map: &Arc<Map>, path: &Arc<Path>) -> Result<Header, FormatError> {
-    let all = map.bytes();
+/// Reads the header, in which every tensor lies inside the file and beside the others. It lies at `within` of the map;
+/// `file_len` is the length of the GGUF file, which is another where its tensors are kept in another order.
+pub(super) fn parse(
+    map: &Arc<Map>,
+    path: &Arc<Path>,
+    within: Range<usize>,
+    file_len: u64,
+) -> Result<Header, FormatError> {
+    let all = map.get(within.clone());
     check_magic(all, path)?;
-    let header = all.get(..MAX_HEADER_BYTES).unwrap_or(all);
-    let (file_len, unread) = (all.len() as u64, all.len().saturating_sub(header.len()) as u64);
-    let mut parser = Parser { map, path, cursor: Cursor::new(header), file_len, unread };
+    let length = all.len().min(MAX_HEADER_BYTES);
+    let header = map.get(0..within.start.saturating_add(length));
+    let unread = all.len().saturating_sub(length) as u64;
+    let mut parser = Parser { map, path, cursor: Cursor::at(header, within.start), file_len, unread };
     let p = &mut parser;
     p.cursor.take(MAGIC.len() as u64).map_err(|s| p.short("the magic number", s))?;
     let version = p.version()?;
@@ -68,10 +78,11 @@ pub(super) fn parse(map: &Arc<Map>, path: &Arc<Path>) -> Result<Header, FormatEr
     for i in 0..n_tensors {
         raw.push(tensors::parse(p, i)?);
     }
-    let data_start = (p.cursor.pos() as u64).checked_next_multiple_of(alignment);
+    let end = p.cursor.pos().saturating_sub(within.start) as u64;
+    let data_start = end.checked_next_multiple_of(alignment);
     let data_start = data_start.ok_or_else(|| FormatError::file(path, "the header is too long"))?;
     let tensors = tensors::place(path, raw, data_start, alignment, parser.file_len)?;
-    Ok(Header { version, metadata, tensors })
+    Ok(Header { version, metadata, tensors, end })
 }
 
 impl Metadata {

@@ -17,6 +17,8 @@ pub(crate) use tensors::{MAX_DIMS, check_name};
 
 use crate::error::FormatError;
 use crate::map::Map;
+use crate::smq::{self, Part, PartForm};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,10 +45,28 @@ pub struct Gguf {
     tensors: Vec<TensorInfo>,
     /// Indices into `tensors`, sorted by name.
     by_name: Vec<usize>,
+    /// Where the header lies, as a GGUF file has it.
+    header: Range<usize>,
+    /// Length of the GGUF file.
+    gguf_len: u64,
+    /// Of an SMQ file: the parts, and where the index ends.
+    packed: Option<(Vec<Part>, usize)>,
+}
+
+/// The bytes of an opened file, kept mapped while this lives.
+#[derive(Clone, Debug)]
+pub struct SharedBytes(Arc<Map>);
+
+impl SharedBytes {
+    /// The bytes of a part of the file that they are from.
+    pub fn part(&self, part: &Part) -> &[u8] {
+        self.0.get(part.range.clone())
+    }
 }
 
 impl Gguf {
-    /// Maps a file and checks its whole header: after this no read of metadata or of tensor bytes can go wrong.
+    /// Maps a file, GGUF or [SMQ](crate::Part), and checks its whole header: after this no read of metadata or of tensor
+    /// bytes can go wrong. Matrices of an SMQ file are there packed ([`Gguf::packed`]), not as rows.
     ///
     /// The file must stay as it is while it is open: another process that cuts it short ends this one (SIGBUS), and
     /// one that rewrites it in place changes the weights. Replacing it by a rename is harmless.
@@ -68,8 +88,41 @@ impl Gguf {
 
     fn parse(map: Map, path: &Path) -> Result<Gguf, FormatError> {
         let (map, path) = (Arc::new(map), Arc::<Path>::from(path));
-        let header = header::parse(&map, &path)?;
+        let len = map.bytes().len();
+        if map.bytes().starts_with(smq::MAGIC) {
+            return Gguf::parse_smq(map, path);
+        }
+        let header = header::parse(&map, &path, 0..len, len as u64)?;
+        Gguf::new(map, path, header, 0..len, len as u64, None)
+    }
+
+    fn parse_smq(map: Arc<Map>, path: Arc<Path>) -> Result<Gguf, FormatError> {
+        let index = smq::parse(map.bytes(), &path)?;
+        let mut header = header::parse(&map, &path, index.gguf.clone(), index.gguf_len)?;
+        let parts = index.parts(&path, &header.tensors, map.bytes().len())?;
+        let (within, gguf_len, end) = (index.gguf.clone(), index.gguf_len, index.end);
+        header.tensors.iter_mut().for_each(|t| t.put(None));
+        for part in &parts {
+            if let Some(tensor) = header.tensors.get_mut(part.tensor)
+                && part.form == PartForm::Rows
+                && part.rows == tensor.rows()
+            {
+                tensor.put(Some(part.range.start));
+            }
+        }
+        Gguf::new(Arc::clone(&map), path, header, within, gguf_len, Some((parts, end)))
+    }
+
+    fn new(
+        map: Arc<Map>,
+        path: Arc<Path>,
+        header: header::Header,
+        within: Range<usize>,
+        gguf_len: u64,
+        packed: Option<(Vec<Part>, usize)>,
+    ) -> Result<Gguf, FormatError> {
         let by_name = tensors::index_by_name(&path, &header.tensors)?;
+        let end = usize::try_from(header.end).unwrap_or(usize::MAX);
         Ok(Gguf {
             map,
             path,
@@ -77,7 +130,68 @@ impl Gguf {
             metadata: header.metadata,
             tensors: header.tensors,
             by_name,
+            header: within.start..within.start.saturating_add(end),
+            gguf_len,
+            packed,
         })
+    }
+
+    /// The parts of an SMQ file; `None` of a GGUF file.
+    pub fn parts(&self) -> Option<&[Part]> {
+        self.packed.as_ref().map(|(parts, _)| parts.as_slice())
+    }
+
+    /// The bytes of one of this file's parts.
+    pub fn part_data(&self, part: &Part) -> &[u8] {
+        self.map.get(part.range.clone())
+    }
+
+    /// The bytes of the file, shared: what is computed from them may outlive this value.
+    pub fn shared(&self) -> SharedBytes {
+        SharedBytes(Arc::clone(&self.map))
+    }
+
+    /// The part that holds exactly these rows of a tensor packed, whatever its layout and order.
+    pub fn packed(&self, tensor: &TensorInfo, rows: &Range<usize>) -> Option<&Part> {
+        let index = self.tensors.iter().position(|t| t.name == tensor.name)?;
+        self.parts()?.iter().find(|p| {
+            p.tensor == index
+                && p.form != PartForm::Rows
+                && p.first_row == rows.start
+                && p.rows == rows.end.saturating_sub(rows.start)
+        })
+    }
+
+    /// The header, to the end of the last tensor's description, as a GGUF file has it.
+    pub fn gguf_header(&self) -> &[u8] {
+        self.map.get(self.header.clone())
+    }
+
+    /// The length of the GGUF file: this one, or the one that it was made from.
+    pub fn gguf_len(&self) -> u64 {
+        self.gguf_len
+    }
+
+    /// Whether the bytes before, between and behind the tensors are zero, as every writer makes them; an SMQ file keeps
+    /// none of them.
+    pub fn gaps_are_zero(&self) -> bool {
+        if self.parts().is_some() {
+            return true;
+        }
+        let mut places: Vec<Range<usize>> = self.tensors.iter().map(TensorInfo::range).collect();
+        places.sort_unstable_by_key(|r| r.start);
+        let len = self.map.bytes().len();
+        let ends = std::iter::once(self.header.end).chain(places.iter().map(|r| r.end));
+        let starts = places.iter().map(|r| r.start).chain(std::iter::once(len));
+        ends.zip(starts).all(|(from, to)| self.map.get(from..to).iter().all(|b| *b == 0))
+    }
+
+    pub(crate) fn index_end(&self) -> usize {
+        self.packed.as_ref().map_or(0, |(_, end)| *end)
+    }
+
+    pub(crate) fn bytes(&self, range: Range<usize>) -> &[u8] {
+        self.map.get(range)
     }
 
     /// The path (or name) it was opened by.
@@ -113,7 +227,7 @@ impl Gguf {
     }
 
     /// The stored bytes of one of this file's tensors: [`TensorInfo::bytes`] of them, at an address that is a
-    /// multiple of 8. (A tensor of another file gets whatever lies there, or nothing.)
+    /// multiple of 8; none where an SMQ file has it only packed ([`TensorInfo::has_rows`]). (A tensor of another file gets whatever lies there, or nothing.)
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
         self.map.get(tensor.range())
     }
@@ -130,7 +244,6 @@ impl Gguf {
     /// Gives the resident memory of the keys and values back to the system, as [`Gguf::release`] does for tensors:
     /// worth it once the vocabulary, which is nearly all of it, has been read.
     pub fn release_metadata(&self) {
-        let end = self.tensors.iter().map(|t| t.range().start).min().unwrap_or(0);
-        self.map.release(0..end);
+        self.map.release(self.header.clone());
     }
 }

@@ -25,6 +25,8 @@ pub struct TensorInfo {
     elements: usize,
     bytes: usize,
     offset: usize,
+    /// Where its rows lie in the opened file; nowhere where they are only packed.
+    place: Option<usize>,
 }
 
 impl TensorInfo {
@@ -48,13 +50,23 @@ impl TensorInfo {
         self.shape.first().copied().unwrap_or_default()
     }
 
-    /// Where its bytes start, counted from the start of the file: a multiple of 8.
+    /// Where its bytes start in the GGUF file, counted from the start of the file: a multiple of 8.
     pub fn offset(&self) -> u64 {
         self.offset as u64
     }
 
+    /// Where its rows lie in the opened file; empty where they are only packed.
     pub(super) fn range(&self) -> Range<usize> {
-        self.offset..self.offset.saturating_add(self.bytes)
+        self.place.map_or(0..0, |at| at..at.saturating_add(self.bytes))
+    }
+
+    /// Whether its rows are there as GGUF stores them.
+    pub fn has_rows(&self) -> bool {
+        self.place.is_some()
+    }
+
+    pub(super) fn put(&mut self, place: Option<usize>) {
+        self.place = place;
     }
 }
 
@@ -115,7 +127,7 @@ pub(super) fn parse(p: &mut Parser<'_>, i: u64) -> Result<Unplaced, FormatError>
     let elements =
         shape.iter().try_fold(1usize, |product, d| product.checked_mul(*d)).ok_or_else(too_large)?;
     let bytes = dtype.bytes_of(elements).ok_or_else(too_large)?;
-    let info = TensorInfo { name: name.to_owned(), dtype, shape, elements, bytes, offset: 0 };
+    let info = TensorInfo { name: name.to_owned(), dtype, shape, elements, bytes, offset: 0, place: None };
     Ok(Unplaced { info, offset })
 }
 
@@ -153,6 +165,7 @@ pub(super) fn place(
         }
         // On a machine of 32 bits a file that is mapped is shorter than this.
         info.offset = usize::try_from(start).map_err(|_| beyond())?;
+        info.place = Some(info.offset);
         placed.push(info);
     }
     if needed > file_len {

@@ -2,7 +2,9 @@
 //! leave a half-written file under its final name.
 
 mod gguf;
+mod smq;
 mod whole_file;
 
 pub use gguf::{GgufStream, GgufWriter};
+pub use smq::{PartSpec, SmqWriter};
 pub use whole_file::WholeFile;

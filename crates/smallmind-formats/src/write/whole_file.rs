@@ -3,7 +3,7 @@
 use crate::error::FormatError;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -111,6 +111,13 @@ impl Write for WholeFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner()?.flush()
+    }
+}
+
+/// What is passed over and never written reads as zeros.
+impl Seek for WholeFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner()?.seek(to)
     }
 }
 

@@ -7,7 +7,10 @@
 #![allow(unsafe_code, reason = "assembly, and loads with a stride as the hardware does them")]
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::arch::x86_64::{
+    __cpuid, __cpuid_count, __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_load_si512,
+    _mm512_permutexvar_epi16, _xgetbv,
+};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
@@ -25,7 +28,12 @@ const LINE: usize = 64;
 #[repr(C, align(64))]
 pub(crate) struct TileBytes(pub(crate) [[u8; LINE]; ROWS]);
 
-/// Sums of 16 tokens and 16 outputs.
+impl TileBytes {
+    /// Zeros.
+    pub(crate) const ZERO: TileBytes = TileBytes([[0; LINE]; ROWS]);
+}
+
+/// Sums of 16 tokens and 16 outputs: integers, or the bits of floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub(crate) struct Sums(pub(crate) [[i32; 16]; ROWS]);
@@ -45,6 +53,13 @@ impl<'a> From<&'a TileBytes> for TileRef<'a> {
     }
 }
 
+impl<'a> From<&'a Sums> for TileRef<'a> {
+    #[inline(always)]
+    fn from(sums: &'a Sums) -> Self {
+        TileRef(std::ptr::from_ref(sums).cast(), PhantomData)
+    }
+}
+
 impl<'a> From<&'a [ActQuants; ROWS]> for TileRef<'a> {
     #[inline(always)]
     fn from(tile: &'a [ActQuants; ROWS]) -> Self {
@@ -52,6 +67,7 @@ impl<'a> From<&'a [ActQuants; ROWS]> for TileRef<'a> {
     }
 }
 const _: () = assert!(size_of::<TileBytes>() == ROWS * LINE && size_of::<ActQuants>() == LINE);
+const _: () = assert!(size_of::<Sums>() == ROWS * LINE);
 
 /// What a body that multiplies by tiles needs besides, to bring weights to memory and sums back.
 pub(crate) trait TileIsa: Isa {
@@ -59,6 +75,10 @@ pub(crate) trait TileIsa: Isa {
     /// Bytes, wrapping.
     fn bsub(self, a: Self::B, b: Self::B) -> Self::B;
     fn bstore(self, a: Self::B, out: &mut [u8; 64]);
+    /// Byte `N` of every four, signed.
+    fn byte<const N: u32>(self, a: Self::B) -> Self::I;
+    /// The bits as they are.
+    fn floats(self, a: Self::I) -> Self::F;
 }
 
 /// The registers of this thread, by number.
@@ -77,6 +97,17 @@ pub(crate) trait Tiles {
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
     /// Writes a register.
     fn store<const C: usize>(&self, out: &mut Sums);
+}
+
+/// Registers that multiply bfloat16, and the conversions to it. Denormals count as zero.
+pub(crate) trait BfTiles: Tiles {
+    /// `C[t][r] += Σ_{j<16} A[t][2j] · B[j][2r] + Σ_{j<16} A[t][2j + 1] · B[j][2r + 1]`: two chains of fused
+    /// multiply-adds from zero, `j` ascending, whose sum is added to C.
+    fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self);
+    /// 32 values in order, rounded to nearest even.
+    fn rounded(first: __m512, last: __m512) -> __m512i;
+    /// The values of both alternating, `even` first.
+    fn pairs(even: __m512, odd: __m512) -> __m512i;
 }
 
 /// Operand of `ldtilecfg`.
@@ -186,6 +217,53 @@ impl Tiles for Hardware {
     }
 }
 
+impl BfTiles for Hardware {
+    #[inline(always)]
+    fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
+        by_register!(C, |c| by_register!(A, |a| by_register!(
+            B,
+            // SAFETY: registers only, of one shape.
+            |b| unsafe {
+                asm!(
+                    concat!("tdpbf16ps tmm", c!(), ", tmm", a!(), ", tmm", b!()),
+                    options(nostack, nomem, preserves_flags),
+                )
+            }
+        )));
+    }
+
+    #[inline(always)]
+    fn rounded(first: __m512, last: __m512) -> __m512i {
+        // SAFETY: `Amx::detect` asks for AVX-512 BF16, and nothing else uses this type.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(last, first)) }
+    }
+
+    #[inline(always)]
+    fn pairs(even: __m512, odd: __m512) -> __m512i {
+        // SAFETY: as above.
+        unsafe {
+            _mm512_permutexvar_epi16(
+                _mm512_load_si512((&raw const ALTERNATING).cast()),
+                Self::rounded(even, odd),
+            )
+        }
+    }
+}
+
+/// 0, 16, 1, 17, … 15, 31.
+static ALTERNATING: Aligned32 = {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        order[i] = (i / 2 + 16 * (i % 2)) as u16;
+        i += 1;
+    }
+    Aligned32(order)
+};
+
+#[repr(C, align(64))]
+struct Aligned32([u16; 32]);
+
 impl Drop for Hardware {
     #[inline(always)]
     fn drop(&mut self) {
@@ -240,7 +318,60 @@ impl Tiles for Emulated {
     }
 }
 
-/// Proof of AMX-TILE and AMX-INT8, of the system's permission to use them, and of AVX-512 with VNNI for the rest.
+/// To bfloat16 as the hardware rounds: to nearest even, denormals to zero.
+fn bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    if x.is_nan() {
+        return (bits >> 16) as u16 | 0x40;
+    }
+    let bits = if x.is_subnormal() { bits & 0x8000_0000 } else { bits };
+    (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+}
+
+impl BfTiles for Emulated {
+    fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
+        let normal = |x: f32| if x.is_subnormal() { 0.0f32.copysign(x) } else { x };
+        let value = |b: &[u8]| normal(f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16));
+        for m in 0..ROWS {
+            for n in 0..16 {
+                let mut chains = [0.0f32; 2];
+                for j in 0..ROWS {
+                    for (i, chain) in chains.iter_mut().enumerate() {
+                        let a = value(&self.tiles[A][m][4 * j + 2 * i..]);
+                        let b = value(&self.tiles[B][j][4 * n + 2 * i..]);
+                        *chain = normal(a.mul_add(b, *chain));
+                    }
+                }
+                let c = &mut self.tiles[C][m][4 * n..4 * n + 4];
+                let before = normal(f32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+                let sum = normal(before + normal(chains[0] + chains[1]));
+                c.copy_from_slice(&sum.to_le_bytes());
+            }
+        }
+    }
+
+    fn rounded(first: __m512, last: __m512) -> __m512i {
+        let (first, last) = (lanes(first), lanes(last));
+        words(std::array::from_fn(|i| bf16(if i < 16 { first[i] } else { last[i - 16] })))
+    }
+
+    fn pairs(even: __m512, odd: __m512) -> __m512i {
+        let (even, odd) = (lanes(even), lanes(odd));
+        words(std::array::from_fn(|i| bf16(if i % 2 == 0 { even[i / 2] } else { odd[i / 2] })))
+    }
+}
+
+fn lanes(a: __m512) -> [f32; 16] {
+    // SAFETY: 64 bytes of floats either way.
+    unsafe { std::mem::transmute::<__m512, [f32; 16]>(a) }
+}
+
+fn words(a: [u16; 32]) -> __m512i {
+    // SAFETY: 64 bytes of integers either way.
+    unsafe { std::mem::transmute::<[u16; 32], __m512i>(a) }
+}
+
+/// Proof of AMX-TILE, AMX-INT8 and AMX-BF16, of the system's permission to use them, and of AVX-512 with VNNI for the rest.
 #[derive(Clone, Copy)]
 pub(crate) struct Amx(());
 
@@ -252,6 +383,7 @@ impl Amx {
             .get_or_init(|| {
                 // SAFETY: the first two say that the CPU and the system have and grant the tile registers.
                 Avx512::detect().is_some()
+                    && is_x86_feature_detected!("avx512bf16")
                     && supported()
                     && permitted()
                     && unsafe { proves_itself::<Hardware>() }
@@ -260,14 +392,15 @@ impl Amx {
     }
 }
 
-/// Whether the CPU has AMX-TILE with palette 1 and AMX-INT8, and the system saves the registers.
+/// Whether the CPU has AMX-TILE with palette 1, AMX-INT8 and AMX-BF16, and the system saves the registers.
 fn supported() -> bool {
     if __cpuid(0).eax < 0x1d {
         return false;
     }
     let (leaf1, leaf7) = (__cpuid(1), __cpuid_count(7, 0));
     let xsave = leaf1.ecx & (1 << 26) != 0 && leaf1.ecx & (1 << 27) != 0;
-    let tiles = leaf7.edx & (1 << 24) != 0 && leaf7.edx & (1 << 25) != 0;
+    // AMX-BF16, AMX-TILE, AMX-INT8: no CPU has one without the others.
+    let tiles = [22, 24, 25].into_iter().all(|bit| leaf7.edx & (1 << bit) != 0);
     if !xsave || !tiles {
         return false;
     }
@@ -308,7 +441,7 @@ fn permitted() -> bool {
 ///
 /// # Safety
 /// The process may use the tiles.
-unsafe fn proves_itself<T: Tiles>() -> bool {
+unsafe fn proves_itself<T: BfTiles>() -> bool {
     let mut state = 1_u64;
     let mut bytes = || {
         let mut tile = TileBytes([[0; LINE]; ROWS]);
@@ -324,7 +457,9 @@ unsafe fn proves_itself<T: Tiles>() -> bool {
     (0..64).all(|round| {
         let (a, b) = (bytes(), bytes());
         let signed = round % 2 == 0;
+        let (x, y) = (floats(&a), floats(&b));
         two_products(&mut tiles, &a, &b, signed) == two_products(&mut plain, &a, &b, signed)
+            && floats_product(&mut tiles, &x, &y) == floats_product(&mut plain, &x, &y)
     })
 }
 
@@ -342,6 +477,31 @@ fn two_products<T: Tiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes, signed: b
     tiles.dot::<3, 4, 6>(signed);
     tiles.store::<0>(&mut out[0]);
     tiles.store::<3>(&mut out[1]);
+    out
+}
+
+/// The same mantissas and signs, of numbers between 2⁻¹⁵ and 2¹⁶: nothing overflows.
+fn floats(tile: &TileBytes) -> TileBytes {
+    let mut floats = TileBytes(tile.0);
+    for word in floats.0.as_flattened_mut().as_chunks_mut::<2>().0 {
+        let bits = u16::from_le_bytes(*word);
+        *word = (bits & 0x8f7f | (112 + (bits >> 7 & 31)) << 7).to_le_bytes();
+    }
+    floats
+}
+
+/// A product of two steps and one of the factors exchanged.
+fn floats_product<T: BfTiles>(tiles: &mut T, x: &TileBytes, y: &TileBytes) -> [Sums; 2] {
+    let mut out = [Sums([[-1; 16]; ROWS]); 2];
+    tiles.zero::<1>();
+    tiles.zero::<2>();
+    tiles.load::<4>(x.into());
+    tiles.load::<6>(y.into());
+    tiles.dot_bf16::<1, 4, 6>();
+    tiles.dot_bf16::<2, 6, 4>();
+    tiles.dot_bf16::<2, 4, 6>();
+    tiles.store::<1>(&mut out[0]);
+    tiles.store::<2>(&mut out[1]);
     out
 }
 
@@ -398,6 +558,17 @@ mod tests {
             }
             fn store<const C: usize>(&self, out: &mut Sums) {
                 self.0.store::<C>(out);
+            }
+        }
+        impl BfTiles for Wrong {
+            fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
+                self.0.dot_bf16::<C, A, B>();
+            }
+            fn rounded(first: __m512, last: __m512) -> __m512i {
+                Emulated::rounded(first, last)
+            }
+            fn pairs(even: __m512, odd: __m512) -> __m512i {
+                Emulated::pairs(even, odd)
             }
         }
         // SAFETY: plain Rust.

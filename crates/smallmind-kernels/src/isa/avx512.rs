@@ -302,6 +302,23 @@ impl<D: Dot> TileIsa for One512<D> {
         unsafe { _mm512_sub_epi8(a, b) }
     }
     #[inline(always)]
+    fn byte<const N: u32>(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let up = match N {
+                0 => _mm512_slli_epi32::<24>(a),
+                1 => _mm512_slli_epi32::<16>(a),
+                2 => _mm512_slli_epi32::<8>(a),
+                _ => a,
+            };
+            _mm512_srai_epi32::<24>(up)
+        }
+    }
+    #[inline(always)]
+    fn floats(self, a: __m512i) -> __m512 {
+        self.bits_to_f32(a)
+    }
+    #[inline(always)]
     fn bstore(self, a: __m512i, out: &mut [u8; 64]) {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }

@@ -6,6 +6,8 @@
 //!
 //! `[tile][block][token of the tile]`: what a matrix unit loads lies side by side.
 
+use super::Class;
+
 /// Tokens of one tile: the rows of a matrix unit.
 pub const TILE: usize = 16;
 /// Values of one block.
@@ -16,7 +18,8 @@ pub(crate) const SCALED: usize = 4;
 pub(crate) const RADIX: i32 = 8;
 /// The largest `Q`: the upper part is a signed byte, and -128 is no multiple that all instruction sets can multiply.
 pub(crate) const LARGEST: f32 = (127 * RADIX) as f32;
-/// Fewer tokens than these make one tile of their own height; from here on tiles have 16, the last ones of them unused.
+/// Fewer tokens than these make one tile of their own height, in the exact class; from here on tiles have 16, the last
+/// ones of them unused.
 const LEAST_OF_A_TILE: usize = 7;
 
 /// The two parts of 32 activations of one token, each within ±127.
@@ -30,6 +33,15 @@ pub struct ActQuants {
 impl ActQuants {
     /// Zeros.
     pub const ZERO: ActQuants = ActQuants { hi: [[0; 4]; 8], lo: [[0; 4]; 8] };
+
+    /// The same 64 bytes for activations of another form.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "the bytes of a struct of bytes")]
+    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8; 2 * BLOCK] {
+        // SAFETY: 64 bytes of integers without padding, of any value.
+        unsafe { &mut *std::ptr::from_mut(self).cast() }
+    }
 
     /// The upper and the lower parts.
     pub fn parts(&self) -> impl Iterator<Item = i8> {
@@ -76,13 +88,13 @@ pub fn act_blocks(k: usize) -> usize {
 }
 
 /// Rows that `tokens` tokens take, unused ones of the last tile included.
-pub fn act_rows(tokens: usize) -> usize {
-    if tokens < LEAST_OF_A_TILE { tokens } else { tokens.next_multiple_of(TILE) }
+pub fn act_rows(tokens: usize, class: Class) -> usize {
+    if tokens < LEAST_OF_A_TILE && class == Class::Exact { tokens } else { tokens.next_multiple_of(TILE) }
 }
 
 /// Blocks that `tokens` tokens of `k` values take; of one tile where `tokens <= 16`.
-pub fn act_len(tokens: usize, k: usize) -> usize {
-    act_rows(tokens) * act_blocks(k)
+pub fn act_len(tokens: usize, k: usize, class: Class) -> usize {
+    act_rows(tokens, class) * act_blocks(k)
 }
 
 /// One tile.
@@ -96,7 +108,8 @@ pub(crate) struct Tile<'a> {
 /// Quantized activations of one or more tokens of `k` values.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantizedActs<'a> {
-    pub(crate) tokens: usize,
+    /// Of a tile.
+    pub(crate) height: usize,
     pub(crate) blocks: usize,
     pub(crate) quants: &'a [ActQuants],
     pub(crate) metas: &'a [ActMeta],
@@ -104,9 +117,14 @@ pub struct QuantizedActs<'a> {
 
 impl<'a> QuantizedActs<'a> {
     /// A view; `None` where the slices are not [`act_len`] long.
-    pub fn new(tokens: usize, k: usize, quants: &'a [ActQuants], metas: &'a [ActMeta]) -> Option<Self> {
-        let fits = quants.len() == act_len(tokens, k) && metas.len() == quants.len();
-        fits.then_some(QuantizedActs { tokens, blocks: act_blocks(k), quants, metas })
+    pub fn new(
+        (tokens, k, class): (usize, usize, Class),
+        quants: &'a [ActQuants],
+        metas: &'a [ActMeta],
+    ) -> Option<Self> {
+        let fits = quants.len() == act_len(tokens, k, class) && metas.len() == quants.len();
+        let height = act_rows(tokens, class).min(TILE);
+        fits.then_some(QuantizedActs { height, blocks: act_blocks(k), quants, metas })
     }
 
     /// Block `b` of a token.
@@ -119,7 +137,7 @@ impl<'a> QuantizedActs<'a> {
     /// Tile `i`.
     #[inline(always)]
     pub(crate) fn tile(&self, i: usize) -> Tile<'a> {
-        let height = act_rows(self.tokens).min(TILE);
+        let height = self.height;
         let at = i * TILE * self.blocks..i * TILE * self.blocks + height * self.blocks;
         Tile { height, quants: &self.quants[at.clone()], metas: &self.metas[at] }
     }

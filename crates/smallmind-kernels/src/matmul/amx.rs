@@ -26,7 +26,7 @@ const MOST_TILES: usize = 32;
 #[inline(always)]
 pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors: fn(&Piece<'_>)) {
     let quantized = by_format!(p.w.dtype(), F => F::BLOCKS > 0, G => false);
-    if !quantized || p.acts.tile(0).height != TILE {
+    if !quantized || p.acts.height != TILE {
         return vectors(p);
     }
     // SAFETY: the caller's promise.

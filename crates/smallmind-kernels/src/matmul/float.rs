@@ -2,7 +2,7 @@
 //! output, `k` ascending.
 
 use super::format::{GROUP, Pod};
-use super::tile::Piece;
+use super::tile::{PREFETCH_BYTES, Piece};
 use crate::aligned::cast;
 use crate::isa::Isa;
 
@@ -92,32 +92,60 @@ where
     let per_group = k.div_ceil(UNIT_K);
     let Some(units) = cast::<FloatUnit<F::Item>>(p.w.bytes()) else { return };
     let groups = |g: usize| &units[g * per_group..(g + 1) * per_group];
-    let mut g = p.groups.start;
-    // Several groups at once hide the latency of the one chain that each output is.
-    while g < p.groups.end {
-        let width = if p.groups.end - g >= 4 { 4 } else { 1 };
-        let mut t = 0;
-        while t < p.tokens {
-            if width == 4 {
-                let quad = [groups(g), groups(g + 1), groups(g + 2), groups(g + 3)];
-                if p.tokens - t >= 4 {
-                    let x = [p.floats(t), p.floats(t + 1), p.floats(t + 2), p.floats(t + 3)];
-                    tile::<I, F, 4, 4>(isa, p, quad, x, g, t);
-                    t += 4;
-                } else {
-                    tile::<I, F, 4, 1>(isa, p, quad, [p.floats(t)], g, t);
-                    t += 1;
-                }
-            } else if p.tokens - t >= 4 {
-                let x = [p.floats(t), p.floats(t + 1), p.floats(t + 2), p.floats(t + 3)];
-                tile::<I, F, 1, 4>(isa, p, [groups(g)], x, g, t);
-                t += 4;
-            } else {
-                tile::<I, F, 1, 1>(isa, p, [groups(g)], [p.floats(t)], g, t);
-                t += 1;
+    // Several groups at once hide the latency of the one chain that each output is, and share what is read of the
+    // activations; two of them stay in the first-level cache while the tokens pass by.
+    macro_rules! tokens {
+        ($t:ident, $count:literal, $quad:expr, $g:expr) => {
+            let mut x: [&[f32]; $count] = [&[]; $count];
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = p.floats($t + i);
             }
+            tile::<I, F, _, $count>(isa, p, $quad, x, $g, $t);
+            $t += $count;
+        };
+    }
+    let mut g = p.groups.start;
+    while g < p.groups.end {
+        let mut t = 0;
+        let left = p.groups.end - g;
+        if left >= 4 && p.tokens < 4 {
+            let quad = [groups(g), groups(g + 1), groups(g + 2), groups(g + 3)];
+            while t < p.tokens {
+                tokens!(t, 1, quad, g);
+            }
+            g += 4;
+        } else if left >= 2 {
+            let pair = [groups(g), groups(g + 1)];
+            while t < p.tokens {
+                match p.tokens - t {
+                    8.. if I::TOKENS >= 8 => {
+                        tokens!(t, 8, pair, g);
+                    }
+                    4.. => {
+                        tokens!(t, 4, pair, g);
+                    }
+                    2.. => {
+                        tokens!(t, 2, pair, g);
+                    }
+                    _ => {
+                        tokens!(t, 1, pair, g);
+                    }
+                }
+            }
+            g += 2;
+        } else {
+            while t < p.tokens {
+                match p.tokens - t {
+                    4.. => {
+                        tokens!(t, 4, [groups(g)], g);
+                    }
+                    _ => {
+                        tokens!(t, 1, [groups(g)], g);
+                    }
+                }
+            }
+            g += 1;
         }
-        g += width;
     }
 }
 
@@ -134,6 +162,14 @@ fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
     let whole = x[0].len() / UNIT_K;
     for u in 0..groups[0].len() {
         let steps = if u < whole { UNIT_K } else { x[0].len() % UNIT_K };
+        for g in 0..G {
+            let here = std::ptr::from_ref(&groups[g][u]).cast::<u8>();
+            let mut line = 0;
+            while T <= 2 && line < size_of::<FloatUnit<F::Item>>() {
+                isa.prefetch(here.wrapping_add(PREFETCH_BYTES + line));
+                line += 64;
+            }
+        }
         for kk in 0..steps {
             let k = u * UNIT_K + kk;
             let mut xs = [isa.splat(0.0); T];

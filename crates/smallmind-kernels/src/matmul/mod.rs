@@ -42,6 +42,8 @@ macro_rules! by_format {
 pub(crate) mod acts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod fast;
 pub(crate) mod float;
 pub(crate) mod format;
 pub(crate) mod kquant;
@@ -79,6 +81,16 @@ pub fn group_bytes(dtype: DType, k: usize) -> Option<usize> {
 /// Bytes of a packed `[rows, k]` matrix, a multiple of [`ALIGN`]; `None` on overflow.
 pub fn packed_bytes(dtype: DType, rows: usize, k: usize) -> Option<usize> {
     group_bytes(dtype, k)?.checked_mul(groups(rows))
+}
+
+/// The numeric class of a product: which bits it has. (docs/determinism.md)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Class {
+    /// The bits of the contract, the same on every instruction set.
+    #[default]
+    Exact,
+    /// Weights and activations rounded to bfloat16, where [`Kernels::fast`] offers it.
+    Fast,
 }
 
 /// Whether the weights multiply quantized activations (or else F32 ones).
@@ -133,6 +145,8 @@ pub struct Acts<'a> {
     pub quants: &'a [ActQuants],
     /// As many as `quants`.
     pub metas: &'a [ActMeta],
+    /// Of the fast class `quants` hold bfloat16, for all weights.
+    pub class: Class,
 }
 
 /// One product of a [`matmul`] call.
@@ -167,7 +181,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             "matmul: output too small"
         );
         assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
-        if takes_quantized(p.w.dtype()) {
+        if takes_quantized(p.w.dtype()) || acts.class == Class::Fast {
             assert!(quantized(acts, k).is_some(), "matmul: quantized input of another shape");
         } else {
             assert!(acts.x.len() == tokens * k, "matmul: input of another shape");
@@ -180,6 +194,11 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
     assert!(products.len() <= MAX_PRODUCTS, "matmul: too many products at once");
     let products = &*products;
     let threads = pool.threads();
+    let of_class = match (acts.class, kernels.fast) {
+        (Class::Exact, _) => kernels.matmul_piece,
+        (Class::Fast, Some(fast)) => fast.matmul_piece,
+        (Class::Fast, None) => panic!("matmul: these kernels have no fast class"),
+    };
     pool.run(&|thread| {
         // Each thread takes an equal share of the bytes, in whole row groups, across all products.
         let (from, to) = (total_bytes * thread / threads, total_bytes * (thread + 1) / threads);
@@ -189,7 +208,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             let count = groups(p.w.rows());
             let per_group = (bytes / count.max(1)).max(1);
             let cut = |at: usize| at.saturating_sub(start).div_ceil(per_group).min(count);
-            let none = QuantizedActs { tokens, blocks: 0, quants: &[], metas: &[] };
+            let none = QuantizedActs { height: 0, blocks: 0, quants: &[], metas: &[] };
             let piece = Piece {
                 w: p.w,
                 groups: cut(from)..cut(to),
@@ -202,7 +221,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
                 out_stride: p.stride,
             };
             if !piece.groups.is_empty() {
-                (kernels.matmul_piece)(&piece);
+                of_class(&piece);
             }
             start += bytes;
         }
@@ -211,7 +230,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
 
 /// The quantized activations, where they are of this shape.
 fn quantized(acts: Acts<'_>, k: usize) -> Option<QuantizedActs<'_>> {
-    QuantizedActs::new(acts.tokens, k, acts.quants, acts.metas)
+    QuantizedActs::new((acts.tokens, k, acts.class), acts.quants, acts.metas)
 }
 
 /// Most products in one [`matmul`] call: Q, K and V.

@@ -13,7 +13,7 @@ use crate::isa::Isa;
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
 pub(super) const PANEL: usize = 4;
 /// How far ahead of the multiplication weights are asked for, in bytes: measured best of 1 to 32 KB.
-const PREFETCH_BYTES: usize = 8192;
+pub(super) const PREFETCH_BYTES: usize = 8192;
 
 /// The output as threads see it: each writes only the rows of its own groups.
 #[derive(Clone, Copy)]

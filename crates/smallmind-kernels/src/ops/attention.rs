@@ -12,6 +12,9 @@ use crate::isa::{Isa, LANES, max_lane, sum};
 /// Positions of one page.
 pub const PAGE: usize = 256;
 
+/// How far ahead K and V are asked for: as for weights. What follows K in a page is V.
+const PREFETCH_BYTES: usize = 8192;
+
 /// `head_dim` rounded up to whole vectors: the row length of V in a page and of partial outputs.
 pub fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
@@ -268,7 +271,7 @@ fn score_blocks<I: Isa, E: Element, const Q: usize, const B: usize>(
     for d in 0..dim {
         for j in 0..B {
             if d % 2 == 0 {
-                isa.prefetch(std::ptr::from_ref(&k[j][d]).cast::<u8>().wrapping_add(2048));
+                isa.prefetch(std::ptr::from_ref(&k[j][d]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
             }
             let key = E::load(isa, &k[j][d]);
             for i in 0..Q {
@@ -297,6 +300,11 @@ fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize>(
     let mut acc = [[isa.splat(0.0); V]; Q];
     for pos in positions {
         let row = values[pos * stride + at..][..V * LANES].as_chunks::<LANES>().0;
+        for v in 0..V {
+            if v * size_of::<[E; LANES]>() % 64 == 0 {
+                isa.prefetch(std::ptr::from_ref(&row[v]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
+            }
+        }
         let mut x = [isa.splat(0.0); V];
         for v in 0..V {
             x[v] = E::load(isa, &row[v]);

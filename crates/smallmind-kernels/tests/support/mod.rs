@@ -7,8 +7,8 @@ pub(crate) mod weights;
 use std::ops::Range;
 
 use smallmind_kernels::attention::{PageMut, PageRef, PageTask, Partial, padded, page_len};
-use smallmind_kernels::matmul::{ActMeta, ActQuants, TILE, act_blocks, act_len, act_rows};
-use smallmind_kernels::{ALIGN, Kernels, available};
+use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, TILE, act_blocks, act_len, act_rows};
+use smallmind_kernels::{ALIGN, FastKernels, Kernels, available};
 
 /// SplitMix64: the same numbers on every run.
 pub(crate) struct Random(u64);
@@ -120,12 +120,26 @@ pub(crate) struct Quantized {
 }
 
 impl Quantized {
+    /// `x` rounded to bfloat16, for the fast class.
+    pub(crate) fn rounded(fast: &FastKernels, x: &[f32], k: usize) -> Quantized {
+        let tokens = x.len() / k;
+        let len = act_len(tokens, k, Class::Fast);
+        let mut this = Quantized { quants: vec![ActQuants::ZERO; len], metas: vec![ActMeta::ZERO; len] };
+        let height = act_rows(tokens, Class::Fast).min(TILE);
+        let tile = height * act_blocks(k);
+        for (t, x) in x.chunks_exact(k).enumerate() {
+            let at = t / TILE * tile..(t / TILE + 1) * tile;
+            (fast.round)(x, height, t % TILE, &mut this.quants[at]);
+        }
+        this
+    }
+
     /// Of `x`, `[tokens, k]`, over what a buffer that is used again holds.
     pub(crate) fn new(kernels: &Kernels, x: &[f32], k: usize) -> Quantized {
         let tokens = x.len() / k;
-        let len = act_len(tokens, k);
+        let len = act_len(tokens, k, Class::Exact);
         let mut this = Quantized { quants: vec![ActQuants::ZERO; len], metas: vec![ActMeta::ZERO; len] };
-        let height = act_rows(tokens).min(TILE);
+        let height = act_rows(tokens, Class::Exact).min(TILE);
         for pass in 0..2 {
             let tile = height * act_blocks(k);
             for (t, x) in x.chunks_exact(k).enumerate() {

@@ -1,6 +1,8 @@
-//! A model from one form into another: a checkpoint folder of the field to GGUF. What is written appears only whole.
+//! A model from one form into another: a checkpoint folder of the field to GGUF, GGUF to SMQ and back. What is written
+//! appears only whole.
 
 mod hf;
+mod smq;
 
 use std::path::Path;
 
@@ -25,8 +27,13 @@ pub fn is_checkpoint(path: &Path) -> bool {
     path.is_dir() && path.join("config.json").exists()
 }
 
-/// Writes the checkpoint folder `input` as GGUF at `out`; returns what is worth knowing, in sentences. `progress` returns
-/// whether to go on.
+/// Whether a path is to be an SMQ file.
+fn wants_smq(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("smq"))
+}
+
+/// Writes `input` at `out`, as SMQ where that ends in `.smq` and else as GGUF; returns what is worth knowing, in sentences.
+/// `input` is a checkpoint folder, a GGUF or an SMQ file. `progress` returns whether to go on.
 ///
 /// # Errors
 /// Where a file is missing or not sound, config.json does not add up or is of no family we know, a tensor is missing, of
@@ -37,13 +44,29 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(Progress<'_>) -> bool,
 ) -> Result<Vec<String>> {
-    if !input.is_dir() {
-        return Err(FormatError::file(input, "is no folder with config.json and safetensors").into());
-    }
     check(options)?;
+    let threads = options.threads.max(1);
+    if !input.is_dir() {
+        let model = Gguf::open(input)?;
+        if options.dtype.is_some() {
+            let message =
+                "a model file keeps its types when it is converted: `smallmind quantize` changes them";
+            return Err(Error::Parameter(message.into()));
+        }
+        return match (model.parts().is_some(), wants_smq(out)) {
+            (_, true) => smq::pack(&model, out, threads, progress),
+            (true, false) => smq::unpack(&model, out, progress),
+            (false, false) => {
+                Err(FormatError::file(input, "is GGUF already: name the output `….smq`").into())
+            }
+        };
+    }
+    if wants_smq(out) {
+        return smq::pack(&open_checkpoint(input)?, out, threads, progress);
+    }
     let checkpoint = hf::Checkpoint::open(input, options.dtype)?;
     let mut file = WholeFile::create(out)?;
-    checkpoint.write(&mut file, out, options.threads.max(1), progress)?;
+    checkpoint.write(&mut file, out, threads, progress)?;
     file.commit()?;
     Ok(checkpoint.notes().to_vec())
 }

@@ -5,7 +5,7 @@
 //! the arithmetic where the CPU has no matrix unit, and cost five times the error; the figures are in
 //! `docs/performance.md`.
 
-use smallmind_kernels::matmul::{ActMeta, ActQuants, Acts, TILE, act_len, act_rows, takes_quantized};
+use smallmind_kernels::matmul::{ActMeta, ActQuants, Acts, Class, TILE, act_len, act_rows, takes_quantized};
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{Kernels, matmul};
 
@@ -18,16 +18,28 @@ pub(super) enum Form {
     Float,
     /// Integers and scales.
     Quantized,
+    /// bfloat16: the fast class.
+    Rounded,
+}
+
+impl Form {
+    fn class(self) -> Class {
+        if self == Form::Rounded { Class::Fast } else { Class::Exact }
+    }
 }
 
 /// The form for these weights, which share one input.
-pub(super) fn form(linears: &[&Linear]) -> Form {
-    form_for(linears.iter().any(|l| takes_quantized(l.w.dtype())))
+pub(super) fn form(class: Class, linears: &[&Linear]) -> Form {
+    form_for(class, linears.iter().any(|l| takes_quantized(l.w.dtype())))
 }
 
 /// The form for quantized or unquantized weights.
-pub(super) fn form_for(quantized: bool) -> Form {
-    if quantized { Form::Quantized } else { Form::Float }
+pub(super) fn form_for(class: Class, quantized: bool) -> Form {
+    match (class, quantized) {
+        (Class::Fast, _) => Form::Rounded,
+        (Class::Exact, true) => Form::Quantized,
+        (Class::Exact, false) => Form::Float,
+    }
 }
 
 /// The quantized inputs of the product at hand.
@@ -40,8 +52,13 @@ pub(crate) struct ActBuffer {
 impl ActBuffer {
     /// For at most `rows` rows of at most `k` values. Memory that is never touched is never resident.
     pub(super) fn new(rows: usize, k: usize) -> ActBuffer {
-        let len = act_len(rows.next_multiple_of(TILE), k);
+        let len = act_len(rows, k, Class::Fast);
         ActBuffer { quants: vec![ActQuants::ZERO; len], metas: vec![ActMeta::ZERO; len] }
+    }
+
+    /// Bytes that it takes, touched or not.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.quants) + size_of_val(&*self.metas)
     }
 
     /// `fill(row, x)` makes the first `n` rows of `x`, `[n, k]`, and the form is made of them where it is another.
@@ -56,9 +73,9 @@ impl ActBuffer {
         if form == Form::Float {
             return pool.chunks(x, k, fill);
         }
-        let height = act_rows(n).min(TILE);
-        let blocks = matmul::act_blocks(k);
-        let len = act_len(n, k);
+        let class = form.class();
+        let (height, blocks) = (act_rows(n, class).min(TILE), matmul::act_blocks(k));
+        let len = act_len(n, k, class);
         pool.chunks3(
             (x, height * k),
             (&mut self.quants[..len], height * blocks),
@@ -66,7 +83,10 @@ impl ActBuffer {
             &|tile, x, quants, metas| {
                 for (row, x) in x.chunks_exact_mut(k).enumerate() {
                     fill(tile * TILE + row, x);
-                    (kernels.quantize)(x, height, row, quants, metas);
+                    match kernels.fast {
+                        Some(fast) if form == Form::Rounded => (fast.round)(x, height, row, quants),
+                        _ => (kernels.quantize)(x, height, row, quants, metas),
+                    }
                 }
             },
         );
@@ -75,7 +95,8 @@ impl ActBuffer {
     /// What [`ActBuffer::make`] has made of `x`, `[n, k]`.
     pub(super) fn acts<'a>(&'a self, form: Form, x: &'a [f32], k: usize) -> Acts<'a> {
         let tokens = x.len() / k;
-        let len = if form == Form::Quantized { act_len(tokens, k) } else { 0 };
-        Acts { tokens, x, quants: &self.quants[..len], metas: &self.metas[..len] }
+        let class = form.class();
+        let len = if form == Form::Float { 0 } else { act_len(tokens, k, class) };
+        Acts { tokens, x, quants: &self.quants[..len], metas: &self.metas[..len], class }
     }
 }

@@ -1,7 +1,7 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{Acts, Product, matmul, takes_quantized};
+use smallmind_kernels::matmul::{Acts, Class, Product, matmul, takes_quantized};
 
 use super::activations::{ActBuffer, Form, form, form_for};
 use super::arch::{Activation, Mlp, Position};
@@ -10,7 +10,7 @@ use super::pass::{Pass, Span};
 use super::plan::{Layer, Linear, NormWeights};
 use super::scratch::{Row, Scratch};
 use super::weights::dequantize;
-use crate::profile::{Probe, Stage};
+use crate::profile::{PassShape, Probe, Stage};
 
 /// Computes the spans' tokens and appends them to their caches. Returns the logits that were asked for,
 /// `[rows, vocab]`, spans in order.
@@ -30,14 +30,19 @@ pub(crate) fn forward<'s, P: Probe>(
     let n = s.rows.len();
     let hidden = config.hidden;
 
-    probe.stage(Stage::Embed, || embed(pass, s, spans));
-    probe.stage(Stage::Rope, || rope_angles(pass, s));
+    probe.begin(Stage::Pass.into());
+    probe.pass(shape(spans));
+    probe.stage(Stage::Embed.into(), || embed(pass, s, spans));
+    probe.stage(Stage::Rope.into(), || rope_angles(pass, s));
     for (index, layer) in plan.layers.iter().enumerate() {
-        let qkv = form(&[&layer.q, &layer.k, &layer.v]);
-        probe.stage(Stage::AttnNorm, || {
+        let of = |stage: Stage| stage.of_layer(index);
+        probe.begin(of(Stage::Layer));
+        let qkv = form(pass.class, &[&layer.q, &layer.k, &layer.v]);
+        probe.stage(of(Stage::AttnNorm), || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
-        probe.stage(Stage::Qkv, || {
+        probe.input(Stage::Qkv, index, &s.h[..n * hidden], hidden);
+        probe.stage(of(Stage::Qkv), || {
             let acts = s.acts.acts(qkv, &s.h[..n * hidden], hidden);
             let mut products = [
                 product(pass, &layer.q, &mut s.q),
@@ -46,52 +51,58 @@ pub(crate) fn forward<'s, P: Probe>(
             ];
             matmul(kernels, pass.pool, acts, &mut products);
         });
-        probe.stage(Stage::QkNormRope, || attention::turn(pass, layer, index, s, spans));
-        probe.stage(Stage::Attention, || attention::attend(pass, layer, index, s, spans));
-        probe.stage(Stage::AttnOut, || {
-            let (form, k) = (form(&[&layer.out]), config.q_dim());
-            s.acts.make((kernels, pass.pool), form, (&mut s.attn[..n * k], k), &|_, _| {});
-            let acts = s.acts.acts(form, &s.attn[..n * k], k);
-            residual(
-                pass,
-                acts,
-                &layer.out,
-                layer.post_attn_norm.as_deref(),
-                &mut s.x,
-                [&mut s.h, &mut s.h2],
-            );
+        probe.stage(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
+        probe.stage(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
+        let (out, q_dim) = (form(pass.class, &[&layer.out]), config.q_dim());
+        probe.input(Stage::AttnOut, index, &s.attn[..n * q_dim], q_dim);
+        probe.begin(of(Stage::AttnOut));
+        probe.stage(of(Stage::Quantize), || {
+            s.acts.make((kernels, pass.pool), out, (&mut s.attn[..n * q_dim], q_dim), &|_, _| {});
         });
+        let joined = Joined { layer: index, linear: &layer.out, post: layer.post_attn_norm.as_deref() };
+        let attn = s.acts.acts(out, &s.attn[..n * q_dim], q_dim);
+        joined.residual(pass, attn, &mut s.x, [&mut s.h, &mut s.h2], probe);
+        probe.end();
         let up = match &layer.gate {
-            Some(gate) => form(&[gate, &layer.up]),
-            None => form(&[&layer.up]),
+            Some(gate) => form(pass.class, &[gate, &layer.up]),
+            None => form(pass.class, &[&layer.up]),
         };
-        let (down, ffn) = (form(&[&layer.down]), config.ffn);
-        probe.stage(Stage::MlpNorm, || {
+        let (down, ffn) = (form(pass.class, &[&layer.down]), config.ffn);
+        probe.stage(of(Stage::MlpNorm), || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
-        probe.stage(Stage::MlpUp, || {
+        probe.input(Stage::MlpUp, index, &s.h[..n * hidden], hidden);
+        probe.stage(of(Stage::MlpUp), || {
             let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
         });
-        probe.stage(Stage::Activation, || {
+        probe.stage(of(Stage::Activation), || {
             activate(pass, down, &mut s.gate[..n * ffn], &s.up, &mut s.acts);
         });
-        probe.stage(Stage::MlpDown, || {
-            let acts = s.acts.acts(down, &s.gate[..n * ffn], ffn);
-            residual(
-                pass,
-                acts,
-                &layer.down,
-                layer.post_mlp_norm.as_deref(),
-                &mut s.x,
-                [&mut s.h, &mut s.h2],
-            );
-        });
+        probe.input(Stage::MlpDown, index, &s.gate[..n * ffn], ffn);
+        probe.begin(of(Stage::MlpDown));
+        let joined = Joined { layer: index, linear: &layer.down, post: layer.post_mlp_norm.as_deref() };
+        let gated = s.acts.acts(down, &s.gate[..n * ffn], ffn);
+        joined.residual(pass, gated, &mut s.x, [&mut s.h, &mut s.h2], probe);
+        probe.end();
+        probe.end();
     }
     for span in spans.iter_mut() {
         span.kv.advance(span.tokens.len());
     }
-    probe.stage(Stage::Logits, || logits(pass, s, spans))
+    let out = logits(pass, s, spans, probe);
+    probe.end();
+    out
+}
+
+/// What the pass is to compute.
+fn shape(spans: &[Span<'_>]) -> PassShape {
+    PassShape {
+        rows: spans.iter().map(|s| s.tokens.len()).sum(),
+        sequences: spans.len(),
+        before: spans.iter().map(|s| s.kv.len()).sum(),
+        logits: spans.iter().map(|s| s.logits).sum(),
+    }
 }
 
 fn product<'a>(pass: Pass<'a>, linear: &'a Linear, out: &'a mut [f32]) -> Product<'a> {
@@ -101,7 +112,7 @@ fn product<'a>(pass: Pass<'a>, linear: &'a Linear, out: &'a mut [f32]) -> Produc
 
 /// x[row] = embedding[token] · scale (+ the learned position).
 fn embed(pass: Pass<'_>, s: &mut Scratch, spans: &[Span<'_>]) {
-    let Pass { config, plan, gguf, kernels, pool } = pass;
+    let Pass { config, plan, gguf, kernels, pool, .. } = pass;
     let hidden = config.hidden;
     let Some(table) = gguf.tensor("token_embd.weight") else { return };
     let (data, dtype) = (gguf.data(table), table.dtype);
@@ -156,32 +167,47 @@ fn norm(pass: Pass<'_>, w: &NormWeights, x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// x += W · acts, or x += norm(W · acts) for families that norm what joins the residual stream.
-fn residual(
-    pass: Pass<'_>,
-    acts: Acts<'_>,
-    linear: &Linear,
-    post: Option<&[f32]>,
-    x: &mut [f32],
-    [h, h2]: [&mut [f32]; 2],
-) {
-    let Pass { config, kernels, pool, .. } = pass;
-    let hidden = config.hidden;
-    let n = acts.tokens;
-    match post {
-        None => {
-            let mut p = product(pass, linear, &mut x[..n * hidden]);
-            p.accumulate = true;
-            matmul(kernels, pool, acts, &mut [p]);
-        }
-        Some(weight) => {
-            let out = &mut h2[..n * hidden];
-            matmul(kernels, pool, acts, &mut [product(pass, linear, out)]);
-            let out = &*out;
-            pool.chunks2(&mut x[..n * hidden], hidden, &mut h[..n * hidden], hidden, &|i, x, h| {
-                (kernels.rms_norm)(&out[i * hidden..(i + 1) * hidden], weight, config.norm_eps, h);
-                (kernels.add)(x, h);
-            });
+/// A product whose result joins the residual stream.
+struct Joined<'a> {
+    layer: usize,
+    linear: &'a Linear,
+    /// Of families that norm what joins.
+    post: Option<&'a [f32]>,
+}
+
+impl Joined<'_> {
+    /// x += W · acts, or x += norm(W · acts).
+    fn residual<P: Probe>(
+        &self,
+        pass: Pass<'_>,
+        acts: Acts<'_>,
+        x: &mut [f32],
+        [h, h2]: [&mut [f32]; 2],
+        probe: &mut P,
+    ) {
+        let Pass { config, kernels, pool, .. } = pass;
+        let hidden = config.hidden;
+        let n = acts.tokens;
+        let of = |stage: Stage| stage.of_layer(self.layer);
+        match self.post {
+            None => probe.stage(of(Stage::Product), || {
+                let mut p = product(pass, self.linear, &mut x[..n * hidden]);
+                p.accumulate = true;
+                matmul(kernels, pool, acts, &mut [p]);
+            }),
+            Some(weight) => {
+                let out = &mut h2[..n * hidden];
+                probe.stage(of(Stage::Product), || {
+                    matmul(kernels, pool, acts, &mut [product(pass, self.linear, out)]);
+                });
+                let out = &*out;
+                probe.stage(of(Stage::PostNorm), || {
+                    pool.chunks2(&mut x[..n * hidden], hidden, &mut h[..n * hidden], hidden, &|i, x, h| {
+                        (kernels.rms_norm)(&out[i * hidden..(i + 1) * hidden], weight, config.norm_eps, h);
+                        (kernels.add)(x, h);
+                    });
+                });
+            }
         }
     }
 }
@@ -212,10 +238,16 @@ fn activate(pass: Pass<'_>, down: Form, gate: &mut [f32], up: &[f32], acts: &mut
     );
 }
 
-/// The output product of the rows that asked for it.
-fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut [f32] {
+/// The last norm and the output product of the rows that asked for it.
+fn logits<'s, P: Probe>(
+    pass: Pass<'_>,
+    s: &'s mut Scratch,
+    spans: &[Span<'_>],
+    probe: &mut P,
+) -> &'s mut [f32] {
     let Pass { config, plan, kernels, pool, .. } = pass;
     let (hidden, vocab) = (config.hidden, config.vocab);
+    probe.begin(Stage::Logits.into());
     let mut wanted = 0;
     let mut row = 0;
     for span in spans {
@@ -227,11 +259,16 @@ fn logits<'s>(pass: Pass<'_>, s: &'s mut Scratch, spans: &[Span<'_>]) -> &'s mut
             wanted += 1;
         }
     }
-    let form = form_for(takes_quantized(plan.output_dtype()));
-    s.acts.make((kernels, pool), form, (&mut s.h[..wanted * hidden], hidden), &|_, _| {});
+    let form = form_for(Class::Exact, takes_quantized(plan.output_dtype()));
+    probe.stage(Stage::Quantize.into(), || {
+        s.acts.make((kernels, pool), form, (&mut s.h[..wanted * hidden], hidden), &|_, _| {});
+    });
     let acts = s.acts.acts(form, &s.h[..wanted * hidden], hidden);
     let out = &mut s.logits[..wanted * vocab];
     let w = plan.arena.get(&plan.output);
-    matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
+    probe.stage(Stage::Product.into(), || {
+        matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
+    });
+    probe.end();
     &mut s.logits[..wanted * vocab]
 }

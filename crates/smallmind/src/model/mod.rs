@@ -4,29 +4,36 @@ mod activations;
 pub mod arch;
 mod attention;
 pub(crate) mod config;
+pub(crate) mod cost;
 pub(crate) mod forward;
 pub(crate) mod pass;
-mod plan;
+pub(crate) mod plan;
 pub(crate) mod scratch;
 pub mod slots;
 mod vocab;
-mod weights;
+pub(crate) mod weights;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use smallmind_formats::Gguf;
+use smallmind_kernels::matmul::Class;
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{Kernels, kernels};
 use smallmind_text::{ChatTemplate, Tokenizer};
 
 pub use config::{Config, Rope, RopeScaling};
+pub use cost::Cost;
+use cost::Costs;
 use pass::Pass;
+pub use plan::MatrixInfo;
 use plan::Plan;
 use vocab::TemplateState;
 
 use crate::cpus;
 use crate::error::{Error, Result};
+use crate::kv::KvPrecision;
+use crate::profile::{PassShape, Scope, Stage};
 
 /// Calls both, side by side where allowed: a vocabulary takes one thread as long as packing a small model takes two.
 fn beside<A: Send, B>(allowed: bool, a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B) -> (A, B) {
@@ -170,6 +177,24 @@ impl Model {
         self.inner.plan.bytes_per_token()
     }
 
+    /// What a stage computes and moves in a pass of this shape, where it is a stage of the pass that has a cost of its
+    /// own; `within` is the stage around it. K and V are taken to be stored as is usual for the model.
+    pub fn cost(&self, within: Option<Stage>, scope: Scope, shape: PassShape) -> Option<Cost> {
+        let precision = if self.inner.precise { KvPrecision::F32 } else { KvPrecision::F16 };
+        let Inner { config, plan, .. } = &*self.inner;
+        Costs { config, plan, precision, shape }.of(within, scope)
+    }
+
+    /// Every packed matrix, in the order in which a token meets them.
+    pub fn matrices(&self) -> Vec<MatrixInfo> {
+        self.inner.plan.matrices()
+    }
+
+    /// Bytes of norms, biases and learned positions, which are kept in F32 beside the packed matrices.
+    pub fn vector_bytes(&self) -> usize {
+        self.inner.plan.vector_bytes()
+    }
+
     /// The sampling that the file recommends, or the field's usual where it does not.
     ///
     /// # Errors
@@ -183,9 +208,15 @@ impl Model {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    pub(crate) fn pass(&self) -> Pass<'_> {
+    /// Whether [`crate::PrefillClass::Fast`] is to be had: on a CPU with matrix units for bfloat16, for models that
+    /// are not loaded as precise.
+    pub fn offers_fast_prefill(&self) -> bool {
+        self.inner.kernels.fast.is_some() && !self.inner.precise
+    }
+
+    pub(crate) fn pass(&self, class: Class) -> Pass<'_> {
         let i = &*self.inner;
-        Pass { config: &i.config, plan: &i.plan, gguf: &i.gguf, kernels: i.kernels, pool: &i.pool }
+        Pass { config: &i.config, plan: &i.plan, gguf: &i.gguf, kernels: i.kernels, pool: &i.pool, class }
     }
 
     pub(crate) fn plan(&self) -> &Plan {

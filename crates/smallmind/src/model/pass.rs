@@ -2,6 +2,7 @@
 
 use smallmind_formats::Gguf;
 use smallmind_kernels::Kernels;
+use smallmind_kernels::matmul::Class;
 use smallmind_kernels::threads::Pool;
 
 use super::config::Config;
@@ -26,4 +27,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) gguf: &'a Gguf,
     pub(crate) kernels: &'static Kernels,
     pub(crate) pool: &'a Pool,
+    /// Of all products but the output's, which is always exact.
+    pub(crate) class: Class,
 }

@@ -8,8 +8,9 @@ use smallmind_kernels::threads::Pool;
 use super::arch::{EmbedScale, Position, Qkv};
 use super::config::{Config, Rope, RopeScaling};
 use super::slots::Slot;
-use super::weights::{Arena, Loader, Matrix};
+use super::weights::{Arena, Job, Loader, Matrix};
 use crate::error::Result;
+use crate::profile::Stage;
 
 /// y = W x + b.
 #[derive(Debug)]
@@ -56,6 +57,23 @@ pub(crate) struct RopeTable {
     pub(crate) magnitude: f32,
 }
 
+/// A packed matrix, as reports show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixInfo {
+    /// The stage that multiplies by it.
+    pub stage: Stage,
+    /// Its layer, where it has one.
+    pub layer: Option<usize>,
+    /// The packed type.
+    pub dtype: DType,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub k: usize,
+    /// Bytes in memory.
+    pub bytes: usize,
+}
+
 /// The model, ready to run.
 pub(crate) struct Plan {
     pub(crate) layers: Vec<Layer>,
@@ -70,8 +88,21 @@ pub(crate) struct Plan {
 
 /// Reads all weights of a checked file.
 pub(crate) fn build(gguf: &Gguf, config: &Config, precise: bool, pool: &Pool) -> Result<Plan> {
-    let arch = config.arch;
     let mut load = Loader::new(gguf, config, precise)?;
+    let plan = wire(&mut load, config)?;
+    Ok(Plan { arena: load.pack(pool)?, ..plan })
+}
+
+/// The matrices that [`build`] packs of a GGUF file, in the order in which a token meets them.
+pub(crate) fn matrices<'g>(gguf: &'g Gguf, config: &'g Config) -> Result<Vec<Job<'g>>> {
+    let mut load = Loader::new(gguf, config, false)?;
+    wire(&mut load, config)?;
+    Ok(load.into_jobs())
+}
+
+/// Everything but the packed bytes.
+fn wire(load: &mut Loader<'_>, config: &Config) -> Result<Plan> {
+    let arch = config.arch;
     let turned = match arch.position {
         Position::RopePairs => {
             RowOrder::PairsToHalves { head_dim: config.head_dim, rope_dim: config.rope.dim }
@@ -90,25 +121,25 @@ pub(crate) fn build(gguf: &Gguf, config: &Config, precise: bool, pool: &Pool) ->
     }
     let mut layers = Vec::with_capacity(config.layers);
     for i in 0..config.layers {
-        let [q, k, v] = qkv(&mut load, config, i, turned)?;
+        let [q, k, v] = qkv(load, config, i, turned)?;
         let window = config.layer_window(i);
         let local = usize::from(window.is_some() && ropes.len() > 1);
         layers.push(Layer {
-            attn_norm: norm(&load, Slot::AttnNorm, Slot::AttnNormBias, i)?,
+            attn_norm: norm(load, Slot::AttnNorm, Slot::AttnNormBias, i)?,
             q,
             k,
             v,
             q_norm: load.vector(Slot::AttnQNorm, i)?,
             k_norm: load.vector(Slot::AttnKNorm, i)?,
-            out: linear(&mut load, Slot::AttnOut, Slot::AttnOutBias, i, RowOrder::Natural)?,
+            out: linear(load, Slot::AttnOut, Slot::AttnOutBias, i, RowOrder::Natural)?,
             post_attn_norm: load.vector(Slot::PostAttnNorm, i)?,
-            mlp_norm: norm(&load, Slot::MlpNorm, Slot::MlpNormBias, i)?,
+            mlp_norm: norm(load, Slot::MlpNorm, Slot::MlpNormBias, i)?,
             gate: match load.tensor(Slot::MlpGate, i)? {
-                Some(_) => Some(linear(&mut load, Slot::MlpGate, Slot::MlpGateBias, i, RowOrder::Natural)?),
+                Some(_) => Some(linear(load, Slot::MlpGate, Slot::MlpGateBias, i, RowOrder::Natural)?),
                 None => None,
             },
-            up: linear(&mut load, Slot::MlpUp, Slot::MlpUpBias, i, RowOrder::Natural)?,
-            down: linear(&mut load, Slot::MlpDown, Slot::MlpDownBias, i, RowOrder::Natural)?,
+            up: linear(load, Slot::MlpUp, Slot::MlpUpBias, i, RowOrder::Natural)?,
+            down: linear(load, Slot::MlpDown, Slot::MlpDownBias, i, RowOrder::Natural)?,
             post_mlp_norm: load.vector(Slot::PostMlpNorm, i)?,
             window,
             rope: (!ropes.is_empty()).then_some(local),
@@ -119,10 +150,10 @@ pub(crate) fn build(gguf: &Gguf, config: &Config, precise: bool, pool: &Pool) ->
         None => required(load.matrix(Slot::TokenEmbd, 0, RowOrder::Natural)?),
     };
     // The embedding itself is read row by row from the file: only the rows of seen tokens ever come into memory.
-    load.tensor(Slot::TokenEmbd, 0)?;
+    load.with_rows(Slot::TokenEmbd, 0)?;
     let plan = Plan {
         layers,
-        output_norm: norm(&load, Slot::OutputNorm, Slot::OutputNormBias, 0)?,
+        output_norm: norm(load, Slot::OutputNorm, Slot::OutputNormBias, 0)?,
         output,
         ropes,
         embed_scale: match arch.embed_scale {
@@ -130,7 +161,7 @@ pub(crate) fn build(gguf: &Gguf, config: &Config, precise: bool, pool: &Pool) ->
             EmbedScale::SqrtHidden => (config.hidden as f32).sqrt(),
         },
         positions: load.vector(Slot::PositionEmbd, 0)?,
-        arena: load.pack(pool)?,
+        arena: Arena::default(),
     };
     Ok(plan)
 }
@@ -217,6 +248,40 @@ impl Plan {
     /// Bytes that one decoded token reads: all matrices but the embedding's rows.
     pub(crate) fn bytes_per_token(&self) -> usize {
         self.arena.bytes()
+    }
+
+    /// Every packed matrix, in the order in which a token meets them.
+    pub(crate) fn matrices(&self) -> Vec<MatrixInfo> {
+        let mut all = Vec::new();
+        let mut add = |stage: Stage, layer: Option<usize>, w: &Matrix| {
+            let bytes = self.arena.get(w).bytes().len();
+            all.push(MatrixInfo { stage, layer, dtype: w.dtype(), rows: w.rows, k: w.k, bytes });
+        };
+        for (i, l) in self.layers.iter().enumerate() {
+            for linear in [&l.q, &l.k, &l.v] {
+                add(Stage::Qkv, Some(i), &linear.w);
+            }
+            add(Stage::AttnOut, Some(i), &l.out.w);
+            for linear in l.gate.iter().chain([&l.up]) {
+                add(Stage::MlpUp, Some(i), &linear.w);
+            }
+            add(Stage::MlpDown, Some(i), &l.down.w);
+        }
+        add(Stage::Logits, None, &self.output);
+        all
+    }
+
+    /// Bytes of everything that is no matrix.
+    pub(crate) fn vector_bytes(&self) -> usize {
+        let of = |v: &Option<Vec<f32>>| v.as_ref().map_or(0, Vec::len);
+        let norm = |n: &NormWeights| n.weight.len() + of(&n.bias);
+        let layers = self.layers.iter().map(|l| {
+            let linears = [&l.q, &l.k, &l.v, &l.out, &l.up, &l.down].into_iter().chain(&l.gate);
+            let norms = norm(&l.attn_norm) + norm(&l.mlp_norm);
+            let heads = [&l.q_norm, &l.k_norm, &l.post_attn_norm, &l.post_mlp_norm];
+            norms + linears.map(|l| of(&l.bias)).sum::<usize>() + heads.into_iter().map(of).sum::<usize>()
+        });
+        4 * (layers.sum::<usize>() + norm(&self.output_norm) + of(&self.positions))
     }
 
     /// The packed type of the output matrix.

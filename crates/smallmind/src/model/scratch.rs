@@ -85,6 +85,16 @@ impl Scratch {
         }
     }
 
+    /// Bytes of all buffers.
+    pub(crate) fn bytes(&self) -> usize {
+        let floats =
+            [&self.x, &self.h, &self.h2, &self.q, &self.k, &self.v, &self.attn, &self.gate, &self.up];
+        let more = [&self.tasks, &self.logits];
+        let tables = self.cos.iter().chain(&self.sin);
+        let all = floats.into_iter().chain(more).chain(tables).map(|b| size_of_val(&**b)).sum::<usize>();
+        all + self.acts.bytes() + self.rows.capacity() * size_of::<Row>()
+    }
+
     /// Makes room for a pass of `rows` rows over `positions` positions with `logit_rows` rows of logits, so that the
     /// pass itself allocates nothing.
     pub(crate) fn reserve(&mut self, config: &Config, rows: usize, positions: usize, logit_rows: usize) {

@@ -13,12 +13,14 @@ use smallmind_kernels::DType;
 use smallmind_kernels::threads::Pool;
 
 pub use importance::Importance;
+pub(crate) use importance::{COUNTS, SUMS};
 pub use mix::{MIXES, Mix};
 pub(crate) use rows::{Rows, write_rows};
 
 use crate::error::{Error, Result};
 use crate::model::Config;
 use crate::model::slots::{self, Slot};
+use crate::model::weights::stored_rows;
 use mix::Place;
 
 /// How to quantize.
@@ -126,8 +128,8 @@ fn quantize_to(
             _ => None,
         };
         let rows = Rows { path: gguf.path(), name: &tensor.name, dtype: tensor.dtype, k: tensor.row_len() };
-        let data = gguf.data(tensor);
-        write_rows(rows, data, dtype, importance, &pool, &mut stream, out, &mut |done| {
+        let data = stored_rows(gguf, tensor)?;
+        write_rows(rows, &data, dtype, importance, &pool, &mut stream, out, &mut |done| {
             gguf.release(tensor, 0..done);
             progress(Progress { tensor: &tensor.name, done: before + done as u64, total })
         })?;

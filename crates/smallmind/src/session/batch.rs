@@ -1,13 +1,15 @@
 //! Several conversations decoded together: weights are read once for all of them. Each gets the bits that it would get
 //! alone.
 
+use smallmind_kernels::matmul::Class;
+
 use super::Session;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::forward::forward;
 use crate::model::pass::Span;
 use crate::model::scratch::Scratch;
-use crate::profile::Off;
+use crate::profile::{Off, Probe, Stage};
 
 /// Working memory for decoding up to so many sessions of one model together.
 #[derive(Debug)]
@@ -35,6 +37,19 @@ impl Batch {
     /// Where there are no sessions or more than the batch holds, one is of another model, a context is full, or a token
     /// is not in the vocabulary; nothing is changed then.
     pub fn decode(&mut self, sessions: &mut [Session], tokens: &[u32]) -> Result<&mut [f32]> {
+        self.decode_watched(sessions, tokens, &mut Off)
+    }
+
+    /// [`Batch::decode`] under a probe.
+    ///
+    /// # Errors
+    /// As [`Batch::decode`].
+    pub fn decode_watched<P: Probe>(
+        &mut self,
+        sessions: &mut [Session],
+        tokens: &[u32],
+        probe: &mut P,
+    ) -> Result<&mut [f32]> {
         if sessions.is_empty() || sessions.len() > self.size || sessions.len() != tokens.len() {
             let message = format!(
                 "{} tokens for {} sessions in a batch of {}",
@@ -61,7 +76,9 @@ impl Batch {
             .zip(tokens)
             .map(|(s, token)| Span { tokens: std::slice::from_ref(token), kv: &mut s.kv, logits: 1 })
             .collect();
-        let logits = forward(self.model.pass(), &mut self.scratch, &mut spans, &mut Off);
+        probe.begin(Stage::Decode.into());
+        let logits = forward(self.model.pass(Class::Exact), &mut self.scratch, &mut spans, probe);
+        probe.end();
         for (session, token) in sessions.iter_mut().zip(tokens) {
             session.tokens.push(*token);
             session.logit_rows = 0;

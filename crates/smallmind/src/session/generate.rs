@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use smallmind_text::TextStream;
 
 use super::Session;
+use smallmind_kernels::matmul::Class;
+
 use crate::error::{Error, Result};
-use crate::profile::{Off, Probe};
+use crate::profile::{Off, Probe, Stage};
 use crate::sample::{Sampler, SamplingParams, TokenLogprob, top_logprobs};
 
 /// Positions that are reserved ahead of a generation without a limit.
@@ -195,15 +197,21 @@ impl<P: Probe> Generation<'_, P> {
                 return Ok(self.end(Finish::Length, None));
             }
             self.session.reserve(1);
-            self.session.pass(&[token], 1, &mut self.probe);
+            self.probe.begin(Stage::Decode.into());
+            self.session.pass(Class::Exact, &[token], 1, &mut self.probe);
+            self.probe.end();
             self.pending = None;
         }
         let logits = self.session.logits_mut();
         if self.options.logprobs > 0 {
             top_logprobs(logits, self.options.logprobs, &mut self.logprobs);
         }
-        let id = self.sampler.sample(logits).map_err(Error::from)?;
-        self.sampler.accept(id);
+        let sampler = &mut self.sampler;
+        let id = self.probe.stage(Stage::Sample.into(), || {
+            let id = sampler.sample(logits).map_err(Error::from)?;
+            sampler.accept(id);
+            Ok::<_, Error>(id)
+        })?;
         self.generated += 1;
         let elapsed = self.started.elapsed();
         if self.generated == 1 {
@@ -215,10 +223,11 @@ impl<P: Probe> Generation<'_, P> {
         if tokenizer.is_end_of_generation(id) && !self.options.ignore_eos {
             return Ok(self.end(Finish::Stop, Some(id)));
         }
-        let stopped = match self.options.special {
-            true => self.text.push_into(tokenizer.piece_special(id), &mut self.out),
-            false => self.text.push_into(tokenizer.piece(id), &mut self.out),
-        };
+        let (text, out, special) = (&mut self.text, &mut self.out, self.options.special);
+        let stopped = self.probe.stage(Stage::Detokenize.into(), || match special {
+            true => text.push_into(tokenizer.piece_special(id), out),
+            false => text.push_into(tokenizer.piece(id), out),
+        });
         if stopped {
             self.finish = Some(Finish::Stop);
         } else if self.options.max_tokens.is_some_and(|max| self.generated >= max) || self.session.room() == 0

@@ -8,13 +8,26 @@ pub use batch::Batch;
 pub use generate::{CancelToken, Finish, GenerateOptions, Generation, Piece, Timings, Token};
 pub use stream::TokenStream;
 
+use smallmind_kernels::matmul::Class;
+
 use crate::error::{Error, Result};
 use crate::kv::{KvCache, KvPrecision};
 use crate::model::Model;
 use crate::model::forward::forward;
 use crate::model::pass::Span;
 use crate::model::scratch::Scratch;
-use crate::profile::{Off, Probe};
+use crate::profile::{Off, Probe, Stage};
+
+/// The numeric class of a prompt's tokens. Generated tokens are always of the exact one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PrefillClass {
+    /// The bits that a token has when it is generated, on every machine.
+    #[default]
+    Exact,
+    /// Products in bfloat16 with F32 sums: faster, deterministic in itself, other bits than the exact class. Where
+    /// [`Model::offers_fast_prefill`] says no, the exact class is used.
+    Fast,
+}
 
 /// How a session is laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +36,15 @@ pub struct SessionOptions {
     pub context: Option<usize>,
     /// Tokens of one prefill pass: more is faster, and takes more working memory. Changes no bit of any result.
     pub chunk: usize,
+    /// The class of prompts.
+    pub prefill: PrefillClass,
     /// Storage of K and V; `None` takes F16, or F32 for a model loaded as precise.
     pub kv: Option<KvPrecision>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { context: None, chunk: 512, kv: None }
+        SessionOptions { context: None, chunk: 512, prefill: PrefillClass::Exact, kv: None }
     }
 }
 
@@ -45,6 +60,8 @@ pub struct Session {
     /// Rows of logits that the last pass left.
     logit_rows: usize,
     chunk: usize,
+    /// Of prompts: it never changes, so K and V of a prefix are those of this session's other prompts.
+    prompts: Class,
 }
 
 impl Session {
@@ -74,6 +91,10 @@ impl Session {
             context,
             logit_rows: 0,
             chunk,
+            prompts: match options.prefill {
+                PrefillClass::Fast if model.offers_fast_prefill() => Class::Fast,
+                _ => Class::Exact,
+            },
         })
     }
 
@@ -95,6 +116,16 @@ impl Session {
     /// Positions still free.
     pub fn room(&self) -> usize {
         self.context - self.tokens.len()
+    }
+
+    /// Bytes of the KV cache that are taken so far.
+    pub fn kv_bytes(&self) -> usize {
+        self.kv.bytes()
+    }
+
+    /// Bytes of working memory that are taken so far; what no pass has touched yet is not resident.
+    pub fn workspace_bytes(&self) -> usize {
+        self.scratch.bytes()
     }
 
     /// Makes room for `positions` more positions, so that decoding them allocates nothing.
@@ -141,13 +172,17 @@ impl Session {
         self.reserve(tokens.len());
         self.catch_up();
         let chunks = tokens.len().div_ceil(self.chunk);
+        probe.begin(Stage::Prefill.into());
+        let mut whole = true;
         for (i, chunk) in tokens.chunks(self.chunk).enumerate() {
-            if cancelled() {
-                return Ok(false);
+            whole = !cancelled();
+            if !whole {
+                break;
             }
-            self.pass(chunk, usize::from(i + 1 == chunks), probe);
+            self.pass(self.prompts, chunk, usize::from(i + 1 == chunks), probe);
         }
-        Ok(true)
+        probe.end();
+        Ok(whole)
     }
 
     /// Computes the last token of a generation, which was sampled and never needed until now.
@@ -156,16 +191,28 @@ impl Session {
             && let Some(token) = self.tokens.pop()
         {
             self.reserve(1);
-            self.pass(&[token], 0, &mut Off);
+            self.pass(Class::Exact, &[token], 0, &mut Off);
         }
     }
 
     /// One forward pass over tokens that were checked and have room.
-    pub(crate) fn pass<P: Probe>(&mut self, tokens: &[u32], logits: usize, probe: &mut P) {
+    pub(crate) fn pass<P: Probe>(&mut self, class: Class, tokens: &[u32], logits: usize, probe: &mut P) {
         let mut spans = [Span { tokens, kv: &mut self.kv, logits }];
-        forward(self.model.pass(), &mut self.scratch, &mut spans, probe);
+        forward(self.model.pass(class), &mut self.scratch, &mut spans, probe);
         self.logit_rows = logits;
         self.tokens.extend_from_slice(tokens);
+    }
+
+    /// Appends a token that was generated and computes the logits behind it.
+    ///
+    /// # Errors
+    /// As [`Session::prefill`].
+    pub fn decode(&mut self, token: u32) -> Result<&mut [f32]> {
+        self.check(&[token])?;
+        self.reserve(1);
+        self.catch_up();
+        self.pass(Class::Exact, &[token], 1, &mut Off);
+        Ok(self.logits_mut())
     }
 
     /// Appends tokens and computes the logits of each of the last `rows` of them: `[rows, vocab]`.
@@ -194,7 +241,7 @@ impl Session {
         self.reserve(last.len());
         self.catch_up();
         self.scratch.reserve(self.model.config(), last.len(), self.tokens.len() + last.len(), rows);
-        self.pass(last, rows, &mut Off);
+        self.pass(self.prompts, last, rows, &mut Off);
         Ok(self.logits_mut())
     }
 

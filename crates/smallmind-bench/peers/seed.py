@@ -1,19 +1,13 @@
-#!/usr/bin/env python3
-"""Runs a GPT-2 shape in PyTorch (eager) and ONNX Runtime, for comparison: greedy tokens with a KV cache.
-
-    seed_peers.py WEIGHTS.json [--threads N] [--only torch|onnx]
-
-`cargo xtask peers --python PYTHON` writes the weights and calls it. Needs the packages `torch`, `onnx`, `onnxruntime` and
-`numpy`. Both sides are first checked against the logits in the file; then each generates several times and the best time
-counts. Prints one line of JSON: tokens a second of the whole generation, microseconds to the first token, and the largest
-difference of a logit.
+"""A GPT-2 shape in PyTorch (eager) or ONNX Runtime: greedy tokens with a KV cache. What it reads was written by us: a
+description with the prompt's logits as we compute them, which the side must compute as well, and the F32 weights.
 """
-import argparse
 import json
 import time
 from pathlib import Path
 
 import numpy as np
+
+from protocol import serve
 
 TOLERANCE = 1e-4
 EPSILON = 1e-5
@@ -186,36 +180,23 @@ class Onnx:
     logits = forward
 
 
-def measure(side, about):
-    """Checks the logits, then takes the best of several generations."""
-    prompt = about["prompt"]
-    worst = float(np.abs(side.logits(prompt) - np.array(about["logits"], np.float32)).max())
-    if not worst <= TOLERANCE:
-        raise SystemExit(f"{type(side).__name__}: a logit differs by {worst}, more than {TOLERANCE}")
-    best, best_first = float("inf"), float("inf")
-    for _ in range(about["repeats"] + 1):
-        side.reset()
+class Model:
+    def __init__(self, arguments):
+        about, tensors = read(Path(arguments.model))
+        self.side = {"torch": Torch, "onnx": Onnx}[arguments.variant](about, tensors, arguments.threads)
+        worst = float(np.abs(self.side.logits(about["prompt"]) - np.array(about["logits"], np.float32)).max())
+        if not worst <= TOLERANCE:
+            raise ValueError(f"a logit differs by {worst}, more than {TOLERANCE}")
+        self.form = f"the model's weights in f32; logits differ by at most {worst:.0e}"
+
+    def generate(self, prompt, tokens):
+        self.side.reset()
         start = time.perf_counter()
-        token = side.greedy(prompt)
-        first = time.perf_counter() - start
-        for _ in range(about["generate"] - 1):
-            token = side.greedy([token])
-        best = min(best, time.perf_counter() - start)
-        best_first = min(best_first, first)
-    return {"tokens_per_s": about["generate"] / best, "first_token_us": 1e6 * best_first, "logit_difference": worst}
+        chosen = [self.side.greedy(prompt)]
+        first = time.perf_counter()
+        for _ in range(tokens - 1):
+            chosen.append(self.side.greedy([chosen[-1]]))
+        return first - start, time.perf_counter() - first, chosen
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=["torch", "onnx"])
-    arguments = parser.parse_args()
-    about, tensors = read(arguments.weights)
-    sides = {"torch": Torch, "onnx": Onnx}
-    wanted = [arguments.only] if arguments.only else list(sides)
-    print(json.dumps({name: measure(sides[name](about, tensors, arguments.threads), about) for name in wanted}))
-
-
-if __name__ == "__main__":
-    main()
+serve({"torch": ["torch"], "onnx": ["onnxruntime"]}, Model)

@@ -11,21 +11,25 @@ const SEED: u64 = 20_261_123;
 
 /// Numbers of the model.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) layers: usize,
-    pub(crate) hidden: usize,
-    pub(crate) heads: usize,
-    pub(crate) kv_heads: usize,
-    pub(crate) ffn: usize,
-    pub(crate) context: usize,
+struct Shape {
+    layers: usize,
+    hidden: usize,
+    heads: usize,
+    kv_heads: usize,
+    ffn: usize,
+    context: usize,
 }
 
 /// The shape of a model of a thousand million parameters: 1.14 GB in Q8_0 with 49,152 tokens, output and embedding tied.
-pub(crate) const LARGE: Shape =
-    Shape { layers: 16, hidden: 2048, heads: 32, kv_heads: 8, ffn: 8192, context: 8192 };
+const LARGE: Shape = Shape { layers: 16, hidden: 2048, heads: 32, kv_heads: 8, ffn: 8192, context: 8192 };
+
+/// The command: the model's path.
+pub(crate) fn run(folder: &Path, vocabulary: &Path) -> Result<(String, bool)> {
+    Ok((file(folder, vocabulary)?.display().to_string(), true))
+}
 
 /// The model in `folder`, written there where it is not yet.
-pub(crate) fn file(folder: &Path, vocabulary: &Path) -> Result<PathBuf> {
+fn file(folder: &Path, vocabulary: &Path) -> Result<PathBuf> {
     let gguf = Gguf::open(vocabulary).with_context(|| vocabulary.display().to_string())?;
     let tokens = tokens(&gguf)?;
     let path = folder.join(format!("random-1b-{tokens}-Q8_0.gguf"));
@@ -42,7 +46,7 @@ fn tokens(vocabulary: &Gguf) -> Result<usize> {
 }
 
 /// Writes a model of that shape in Q8_0 with the vocabulary of `vocabulary`.
-pub(crate) fn write(path: &Path, shape: Shape, vocabulary: &Gguf) -> Result<()> {
+fn write(path: &Path, shape: Shape, vocabulary: &Gguf) -> Result<()> {
     let Shape { layers, hidden, heads, kv_heads, ffn, context } = shape;
     let mut w = GgufWriter::new();
     w.set_str("general.architecture", "llama").set_str("general.name", "random weights");

@@ -1,0 +1,97 @@
+//! SMQ: nothing is lost on the way there and back, logits keep their bits, and another layout is never misread.
+#![allow(clippy::unwrap_used, reason = "this is test code, though clippy cannot see it")]
+
+mod support;
+
+use std::path::Path;
+
+use smallmind::convert::{ConvertOptions, convert};
+use smallmind::quantize::{Mix, QuantizeOptions, quantize};
+use smallmind::{DType, Gguf, LoadOptions, Model, Session, SessionOptions};
+
+fn to(input: &Path, out: &Path) -> Vec<String> {
+    convert(input, out, &ConvertOptions { dtype: None, threads: 2 }, &mut |_| true).unwrap()
+}
+
+fn logits(path: &Path, precise: bool) -> Vec<u32> {
+    let model = Model::load(path, &LoadOptions { threads: Some(2), precise }).unwrap();
+    let mut session = Session::new(&model, &SessionOptions::default()).unwrap();
+    let ids: Vec<u32> = (0..24).map(|i| i * 3 % 60 + 3).collect();
+    session.score(&ids, ids.len()).unwrap().iter().map(|v| v.to_bits()).collect()
+}
+
+/// Every fixture, and one of them in every type.
+fn models(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut all: Vec<_> =
+        support::cases().iter().map(|c| support::golden(&format!("tiny/{}.gguf", c.name))).collect();
+    assert!(all.len() >= 15);
+    let kquants = Gguf::open(&support::golden("tiny/llama-kquants.gguf")).unwrap();
+    for dtype in DType::all() {
+        let out = dir.join(format!("{dtype}.gguf"));
+        let mix = Mix::find(dtype.name()).unwrap();
+        let options = QuantizeOptions { pure: true, ..QuantizeOptions::new(mix) };
+        quantize(&kquants, &options, &out, &mut |_| true).unwrap();
+        all.push(out);
+    }
+    all
+}
+
+#[test]
+fn there_and_back_is_the_same_file_and_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (smq, back) = (dir.path().join("m.smq"), dir.path().join("m.gguf"));
+    for model in models(dir.path()) {
+        assert_eq!(to(&model, &smq), [""; 0], "{}", model.display());
+        to(&smq, &back);
+        assert!(std::fs::read(&back).unwrap() == std::fs::read(&model).unwrap(), "{}", model.display());
+        assert!(logits(&smq, false) == logits(&model, false), "{}", model.display());
+        assert!(logits(&smq, true) == logits(&model, true), "{} precise", model.display());
+        let file = Gguf::open(&smq).unwrap();
+        assert_eq!(file.verify(&mut |_| true).unwrap().map(|v| v.bytes), Some(file.file_len()));
+    }
+}
+
+#[test]
+fn an_smq_file_is_quantized_like_the_gguf_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, smq) = (support::golden("tiny/qwen3.gguf"), dir.path().join("m.smq"));
+    to(&model, &smq);
+    let quantized = |from: &Path| {
+        let out = dir.path().join("q.gguf");
+        let options = QuantizeOptions::new(Mix::find("Q4_0").unwrap());
+        quantize(&Gguf::open(from).unwrap(), &options, &out, &mut |_| true).unwrap();
+        std::fs::read(out).unwrap()
+    };
+    assert!(quantized(&smq) == quantized(&model));
+    // And packed again, it is the same file.
+    let again = dir.path().join("again.smq");
+    to(&smq, &again);
+    assert!(std::fs::read(again).unwrap() == std::fs::read(smq).unwrap());
+}
+
+#[test]
+fn another_layout_is_refused_in_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let smq = dir.path().join("m.smq");
+    to(&support::golden("tiny/llama.gguf"), &smq);
+    let mut bytes = std::fs::read(&smq).unwrap();
+    // Parts of 88 bytes, the form at 4 and the layout at 24, are the index's last section.
+    let first = u64::from_le_bytes(bytes[72..80].try_into().unwrap()) as usize;
+    let list = 64 + (16 + first).next_multiple_of(64);
+    let count = u64::from_le_bytes(bytes[list + 8..list + 16].try_into().unwrap()) as usize / 88;
+    let packed: Vec<usize> = (0..count).map(|i| list + 16 + i * 88).filter(|at| bytes[at + 4] == 1).collect();
+    assert!(packed.len() > 10);
+    bytes[packed[0] + 24] ^= 64;
+    let index = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) as usize;
+    let digest = <sha2::Sha256 as sha2::Digest>::new();
+    let digest = sha2::Digest::chain_update(digest, &bytes[..32]);
+    let digest = sha2::Digest::finalize(sha2::Digest::chain_update(digest, &bytes[64..64 + index]));
+    bytes[32..64].copy_from_slice(&digest);
+    std::fs::write(&smq, bytes).unwrap();
+    let load = Model::load(&smq, &LoadOptions { threads: Some(1), precise: false });
+    let text = load.map(drop).unwrap_err().to_string();
+    assert!(text.contains("is packed in layout 65, and this version reads layout 1"), "{text}");
+    let out = dir.path().join("back.gguf");
+    let text = convert(&smq, &out, &ConvertOptions::default(), &mut |_| true).unwrap_err().to_string();
+    assert!(text.contains("layout 65") && !out.exists(), "{text}");
+}
