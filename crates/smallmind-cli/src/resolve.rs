@@ -97,8 +97,12 @@ pub(crate) fn source(args: &SourceArgs, out: &Out) -> Result<Source> {
 
 /// The model behind a name, which may be the one inside the program.
 pub(crate) fn named(name: Option<&str>, offline: bool, out: &Out) -> Result<Source> {
-    match smallmind_hub::EMBEDDED {
-        Some(bytes) if name == Some("tiny") => Ok(Source::Tiny(bytes)),
+    match (name, smallmind_hub::EMBEDDED) {
+        (Some("tiny"), Some(bytes)) => Ok(Source::Tiny(bytes)),
+        (Some("tiny"), None) => {
+            let why = "`tiny` was left out of this program: build it with the feature `tiny`, or name another model";
+            Err(Usage(why.into()).into())
+        }
         _ => file(name, offline, out).map(Source::File),
     }
 }

@@ -50,5 +50,16 @@ pub use pip_config::PipConfig;
 pub use progress::{Progress, Silent};
 pub use store::Entry;
 
-/// The file of the model `tiny`, where it is built into the program.
-pub const EMBEDDED: Option<&[u8]> = None;
+/// The file of the model `tiny`, where the feature of that name builds it into the program.
+pub const EMBEDDED: Option<&[u8]> = embedded();
+
+#[cfg(feature = "tiny")]
+const fn embedded() -> Option<&'static [u8]> {
+    // Made by scripts/train-tiny; docs/training.md says of what.
+    Some(include_bytes!("../tiny.gguf"))
+}
+
+#[cfg(not(feature = "tiny"))]
+const fn embedded() -> Option<&'static [u8]> {
+    None
+}

@@ -1,7 +1,7 @@
 //! Settings of a run, as a JSON file has them: everything that the trained weights depend on, and nothing else.
 
 use serde::{Deserialize, Serialize};
-use smallmind::model::arch::{self, Position};
+use smallmind::model::arch::{self, Norm, Position};
 use smallmind::model::{Config, Rope, RopeScaling};
 use smallmind::preset::Preset;
 
@@ -199,7 +199,9 @@ impl TrainConfig {
     }
 
     pub(crate) fn new_model(&self) -> NewModel {
-        NewModel { tied: self.model.tied, biases: self.model.arch == "gpt2" }
+        // Families with LayerNorm came with biases everywhere, those with RMSNorm without.
+        let biases = arch::find(&self.model.arch).is_some_and(|a| a.norm == Norm::Layer);
+        NewModel { tied: self.model.tied, biases }
     }
 
     /// The engine's numbers, with everything checked.

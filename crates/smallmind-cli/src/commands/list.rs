@@ -66,5 +66,16 @@ fn available(installed: &[Entry]) -> Vec<ModelDocument<'_>> {
             description: Some(known.description),
         }
     };
-    Hub::catalogue().iter().map(document).collect()
+    let embedded = smallmind_hub::EMBEDDED.map(|bytes| ModelDocument {
+        name: "tiny",
+        bytes: bytes.len() as u64,
+        installed: true,
+        path: None,
+        sha256: None,
+        source: Some("the program".to_owned()),
+        licence: Some("MIT or Apache-2.0"),
+        pulled_at: None,
+        description: Some("short stories for children, 3.5 M parameters, inside the program"),
+    });
+    Hub::catalogue().iter().map(document).chain(embedded).collect()
 }

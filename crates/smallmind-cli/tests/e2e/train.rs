@@ -206,3 +206,38 @@ fn a_disk_that_fills_is_one_sentence_and_leaves_no_file() {
         .collect();
     assert!(left.iter().all(|name| !name.contains("gguf")), "{left:?}");
 }
+
+#[test]
+fn an_adapter_is_trained_applied_and_merged_with_the_same_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = text(dir.path());
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (model, adapter, merged, config) =
+        (file("m.gguf"), file("a.safetensors"), file("merged.gguf"), file("c.json"));
+    let shape = r#"{"arch": "llama", "vocab": 300, "context": 64, "hidden": 64, "kv_heads": 2}"#;
+    std::fs::write(&config, format!(r#"{{"model": {shape}, "steps": 20, "batch": 2}}"#)).unwrap();
+    let out = smallmind(&["train", "--config", &config, "--data", data.to_str().unwrap(), "-o", &model]);
+    assert_eq!(out.code, Some(0), "{out:?}");
+    let pairs = file("pairs.jsonl");
+    std::fs::write(&pairs, r#"{"prompt": "The cat", "response": " met a whale."}"#).unwrap();
+    let tune = [
+        "finetune", "-m", &model, "--data", &pairs, "-o", &adapter, "--steps", "60", "--lr", "0.02", "--json",
+    ];
+    let d = smallmind(&tune).json();
+    assert!(d["loss_after"].as_f64().unwrap() < 0.2 * d["loss_before"].as_f64().unwrap(), "{d}");
+    let run = |more: &[&str]| {
+        let mut args = vec!["run", "--temp", "0", "-n", "6", "--json", "The cat"];
+        args.extend_from_slice(more);
+        smallmind(&args).json()["text"].as_str().unwrap().to_owned()
+    };
+    let with = run(&["-m", &model, "--lora", &adapter]);
+    assert!(with.contains("whale"), "{with}");
+    assert_ne!(run(&["-m", &model]), with);
+    assert_eq!(smallmind(&["merge", "-m", &model, "--lora", &adapter, "-o", &merged]).code, Some(0));
+    assert_eq!(run(&["-m", &merged]), with);
+
+    smallmind(&["merge", "-m", &model, "-o", &merged]).refuses(2, &["--lora"]);
+    smallmind(&["run", "--preset", "small", "--lora", &adapter, "x"]).refuses(1, &["another"]);
+    std::fs::write(&pairs, "{\"prompt\": \"x\"}\n").unwrap();
+    smallmind(&tune).refuses(1, &["pairs.jsonl", "line 1"]);
+}

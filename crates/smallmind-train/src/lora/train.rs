@@ -189,6 +189,11 @@ impl LoraTrainer {
         Ok(Some((before, after)))
     }
 
+    /// The logits of all positions as the adapters are now: `[tokens, vocab]`.
+    pub fn logits(&mut self, ids: &[u32]) -> Vec<f32> {
+        self.model.logits(&mut self.compute, ids, ids.len())
+    }
+
     /// The mean loss of all conversations.
     fn loss(&mut self) -> f64 {
         let (model, c) = (&mut self.model, &mut self.compute);
