@@ -18,6 +18,7 @@ const NOT_FAMILIES: &[(&str, &str, &str)] = &[
     ("crates/smallmind/src/convert/hf/numbers.rs", "llama3", "a value of rope_type"),
     ("crates/smallmind/src/convert/hf/vocabulary.rs", "gpt2", "a value of tokenizer.ggml.model"),
     ("crates/smallmind/src/convert/hf/vocabulary.rs", "llama", "a value of tokenizer.ggml.model"),
+    ("crates/smallmind/src/convert/hf/vocabulary.rs", "qwen2", "a value of tokenizer.ggml.pre"),
 ];
 
 pub(super) fn check(tree: &Tree) -> Result<Vec<String>> {

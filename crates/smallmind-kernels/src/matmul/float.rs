@@ -121,7 +121,7 @@ where
                     8.. if I::TOKENS >= 8 => {
                         tokens!(t, 8, pair, g);
                     }
-                    4.. => {
+                    4.. if I::TOKENS >= 4 => {
                         tokens!(t, 4, pair, g);
                     }
                     2.. => {
@@ -136,7 +136,7 @@ where
         } else {
             while t < p.tokens {
                 match p.tokens - t {
-                    4.. => {
+                    4.. if I::TOKENS >= 4 => {
                         tokens!(t, 4, [groups(g)], g);
                     }
                     _ => {
