@@ -95,7 +95,9 @@ impl<'a> Kernel<'a> {
         let rates = seconds.iter().map(|s| ops / s / 1e9);
         let mut row = Row::ours("kernels", "kernels", 1, test, Unit::Gflops, rates);
         let median = Samples(seconds).median();
-        if let Some((least, bound)) = self.limits.least_seconds(1, arithmetic, ops, moved, moved) {
+        // Activations are two bytes, and each is multiplied.
+        let executed = if quantized { 2.0 * ops } else { ops };
+        if let Some((least, bound)) = self.limits.least_seconds(1, arithmetic, executed, moved, moved) {
             row.of_limit = Some(least / median);
             let (us, gb) = (1e6 * median, moved / median / 1e9);
             row.note = format!("{us:.1} µs, {gb:.1} GB/s, bound by {}", bound.words());
