@@ -27,7 +27,7 @@ pre{background:var(--soft);padding:.75rem 1rem;overflow-x:auto;border-radius:4px
 svg.chart{display:block;width:100%;max-width:760px;height:auto;margin:1rem 0;font:13px system-ui,sans-serif}\
 .chart text{fill:var(--text)}.chart .title{font-weight:600;font-size:14px}.chart .figure{fill:var(--dim);font-size:12px}\
 .bar{fill:var(--peer)}.bar.ours{fill:var(--ours)}.range{stroke:var(--text);stroke-width:1.2;fill:none;opacity:.75}\
-figure.drawing{margin:1rem 0}\
+.drawing{margin:1rem 0}\
 @media print{nav{display:none}}";
 
 /// Text that is safe between tags and in attributes.
@@ -91,10 +91,10 @@ fn block(block: &Block, out: &mut String) {
         }
         Block::Table(table) => writeln!(out, "{}", self::table(table)),
         Block::Chart(chart) => writeln!(out, "{}", chart.svg()),
-        // A tree of its own: the drawing's style is about nothing else on the page.
+        // A tree of its own: the drawing's style is about nothing else on the page. A `figure` may not have one.
         Block::Drawing(name, svg) => writeln!(
             out,
-            "<figure class=\"drawing\" aria-label=\"{}\"><template shadowrootmode=\"open\">{svg}</template></figure>",
+            "<div class=\"drawing\" role=\"figure\" aria-label=\"{}\"><template shadowrootmode=\"open\">{svg}</template></div>",
             escape(name)
         ),
         Block::Verbatim(text) => writeln!(out, "<pre>{}</pre>", escape(text.trim_end())),
@@ -125,5 +125,14 @@ mod tests {
     #[test]
     fn nothing_that_was_measured_can_become_a_tag() {
         assert_eq!(inline("a < `b & \"c\"` > d"), "a &lt; <code>b &amp; &quot;c&quot;</code> &gt; d");
+    }
+
+    #[test]
+    fn a_drawing_stands_in_an_element_that_may_have_a_tree_of_its_own() {
+        let mut out = String::new();
+        block(&Block::Drawing("Flame <graph>".into(), "<svg></svg>".into()), &mut out);
+        let want = "<div class=\"drawing\" role=\"figure\" aria-label=\"Flame &lt;graph&gt;\">\
+                    <template shadowrootmode=\"open\"><svg></svg></template></div>\n";
+        assert_eq!(out, want);
     }
 }

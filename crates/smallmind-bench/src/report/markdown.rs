@@ -31,8 +31,21 @@ fn block(block: &Block) -> String {
 pub(super) fn parse(text: &str) -> Vec<Block> {
     let mut out: Vec<Block> = Vec::new();
     let mut fresh = true;
+    let mut fenced: Option<Vec<&str>> = None;
     for line in text.lines() {
         let line = line.trim_end();
+        if line.starts_with("```") {
+            match fenced.take() {
+                None => fenced = Some(Vec::new()),
+                Some(lines) => out.push(Block::Verbatim(lines.join("\n"))),
+            }
+            fresh = true;
+            continue;
+        }
+        if let Some(lines) = &mut fenced {
+            lines.push(line);
+            continue;
+        }
         let level = line.bytes().take_while(|b| *b == b'#').count();
         match (line, out.last_mut()) {
             ("", _) => {
@@ -110,9 +123,8 @@ mod tests {
 
     #[test]
     fn what_others_wrote_in_markdown_is_taken_apart_and_put_together_again() {
-        let text =
-            "## Hot **paths**\n\nTwo\nlines.\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n\n- one\n- two\n";
-        let want = "### Hot **paths**\n\nTwo lines.\n\n| a    |   b |\n| ---- | --: |\n| x\\|y |   1 |\n\n- one\n- two\n";
+        let text = "## Hot **paths**\n\nTwo\nlines.\n\n| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n\n- one\n- two\n\n```text\n  a  1\n\n# b\n```\n";
+        let want = "### Hot **paths**\n\nTwo lines.\n\n| a    |   b |\n| ---- | --: |\n| x\\|y |   1 |\n\n- one\n- two\n\n```text\n  a  1\n\n# b\n```\n";
         assert_eq!(blocks(&parse(text)), want);
         assert_eq!(parse(""), Vec::new());
     }

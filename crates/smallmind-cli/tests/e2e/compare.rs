@@ -253,7 +253,7 @@ fn what_makes_no_sense_is_a_usage_error() {
     refused(&["--peers", "lama.cpp"], &["lama.cpp", "PyTorch"]);
     refused(&["--peer", "candle"], &["--peer"]);
     refused(&["--only", "speed"], &["speed", "prefill"]);
-    refused(&["-p", "9999", "-n", "1"], &["10000", "llama"]);
+    refused(&["-p", "9999"], &["10127", "llama"]);
     refused(&["-n", "1", "-p", "4"], &["2 tokens"]);
     smallmind(&["compare", "-m", "/nonexistent/m.gguf", "--offline"]).refuses(1, &["/nonexistent/m.gguf"]);
 }
