@@ -52,7 +52,13 @@ impl Facts {
 pub(crate) fn text(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) -> Result<String> {
     let mut s = String::new();
     writeln!(s, "{}", smallmind::escaped(name.as_bytes(), 400))?;
-    writeln!(s, "  file        {} (GGUF v{})", bytes(gguf.file_len()), gguf.version())?;
+    writeln!(
+        s,
+        "  file        {} ({}GGUF v{})",
+        bytes(gguf.file_len()),
+        if gguf.parts().is_some() { "SMQ of a " } else { "" },
+        gguf.version()
+    )?;
     writeln!(s, "  parameters  {} in {} tensors", grouped(facts.parameters), gguf.tensors().len())?;
     for (dtype, (count, size)) in &facts.types {
         writeln!(s, "    {dtype:<8}  {count:>4} tensors  {:>8}", bytes(*size))?;
@@ -128,7 +134,7 @@ pub(crate) fn document(gguf: &Gguf, facts: &Facts, name: &str, args: &ShowArgs) 
     });
     let mut document = json!({
         "model": name, "path": gguf.path().display().to_string(), "size_bytes": gguf.file_len(),
-        "format": "gguf", "version": gguf.version(), "parameters": facts.parameters,
+        "format": if gguf.parts().is_some() { "smq" } else { "gguf" }, "version": gguf.version(), "parameters": facts.parameters,
         "weight_bytes": facts.weight_bytes, "metadata": metadata, "tensors": tensors.collect::<Vec<_>>(),
     });
     match &facts.memory {

@@ -1,5 +1,10 @@
 //! The F32 product against three plain loops, bit by bit: every ISA, every orientation, any number of threads.
-#![allow(clippy::unwrap_used, reason = "a test program: failing is its job")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test program: failing is its job"
+)]
 
 #[allow(dead_code, reason = "each test program uses a part")]
 mod support;

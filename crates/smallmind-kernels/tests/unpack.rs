@@ -1,8 +1,9 @@
 //! The packed layouts and back: every row of every type is found again, byte for byte, and no layout changes unseen.
 #![allow(
     clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "this is test code, though clippy cannot see it"
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test program: failing is its job"
 )]
 
 #[allow(dead_code, reason = "each test program uses a part")]

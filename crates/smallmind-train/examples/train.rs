@@ -11,7 +11,7 @@ struct Lines;
 
 impl Watch for Lines {
     fn step(&mut self, p: &Progress) -> bool {
-        if p.step % 20 == 0 || p.valid.is_some() {
+        if p.step.is_multiple_of(20) || p.valid.is_some() {
             let valid = p.valid.map_or(String::new(), |v| format!(", validation {v:.4}"));
             println!(
                 "step {} of {}: loss {:.4}{valid}, {:.0} tokens/s",

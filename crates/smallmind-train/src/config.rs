@@ -258,14 +258,14 @@ impl TrainConfig {
                 known.join(", ")
             )));
         };
-        if m.hidden % m.heads != 0 {
+        if !m.hidden.is_multiple_of(m.heads) {
             return Err(TrainError::config(format!(
                 "model.heads is {}, which does not divide model.hidden, {}",
                 m.heads, m.hidden
             )));
         }
         let kv_heads = if m.kv_heads == 0 { m.heads } else { m.kv_heads };
-        if m.heads % kv_heads != 0 {
+        if !m.heads.is_multiple_of(kv_heads) {
             return Err(TrainError::config(format!(
                 "model.kv_heads is {kv_heads}, which does not divide model.heads, {}",
                 m.heads
@@ -278,7 +278,7 @@ impl TrainConfig {
             )));
         }
         let head_dim = m.hidden / m.heads;
-        if arch.position != Position::Learned && head_dim % 2 != 0 {
+        if arch.position != Position::Learned && !head_dim.is_multiple_of(2) {
             return Err(TrainError::config(format!(
                 "heads of {head_dim} values cannot be turned in pairs: change model.hidden or model.heads"
             )));

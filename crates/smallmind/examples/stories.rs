@@ -319,7 +319,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         while let Some(story) = ready.remove(&to_write) {
             // A story that was not usable leaves its mark, so that the next run counts it.
             let story = story.map_or(String::new(), |s| s + "\n");
-            write!(file, "{story}{END}\n")?;
+            writeln!(file, "{story}{END}")?;
             to_write += 1;
             if to_write % 100 == 0 {
                 let rate = tokens as f64 / start.elapsed().as_secs_f64();

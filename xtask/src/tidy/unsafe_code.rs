@@ -18,7 +18,14 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/neon.rs", "intrinsics"),
-    ("crates/smallmind-kernels/src/matmul/amx.rs", "hands on the proof that tiles may be used"),
+    (
+        "crates/smallmind-kernels/src/matmul/amx.rs",
+        "hands on the proof that tiles may be used; unpacks into memory not initialized before",
+    ),
+    (
+        "crates/smallmind-kernels/src/matmul/fast.rs",
+        "hands on the proof that tiles may be used; unpacks into memory not initialized before",
+    ),
     ("crates/smallmind-kernels/src/matmul/float.rs", "marks units as plain bytes"),
     ("crates/smallmind-kernels/src/matmul/format.rs", "marks units as plain bytes"),
     ("crates/smallmind-kernels/src/matmul/tile.rs", "threads write disjoint rows of one output"),

@@ -115,7 +115,8 @@ pub fn table(results: &Results) -> String {
         if group != Some((&row.subject, row.threads)) {
             group = Some((&row.subject, row.threads));
             let plural = if row.threads == 1 { "" } else { "s" };
-            let _ = writeln!(out, "{}, {} thread{plural}", row.subject, row.threads);
+            let apart = if out.is_empty() { "" } else { "\n" };
+            let _ = writeln!(out, "{apart}{}, {} thread{plural}", row.subject, row.threads);
         }
         let less = if row.unit.better() == Better::Less { ", less is better" } else { "" };
         let _ = writeln!(out, "\n  {} {} ({}{less})", row.part, row.test, row.unit.name());

@@ -11,8 +11,10 @@ pub(super) enum Block {
     List(Vec<String>),
     Table(Table),
     Chart(Chart),
-    /// Shown as it is: commands, or tables that are Markdown already.
+    /// Shown as it is: commands.
     Verbatim(String),
+    /// A drawing with a style of its own: what it is, and the SVG. In Markdown only its name.
+    Drawing(String, String),
 }
 
 /// A table: columns are to the left, or to the right where they are figures.

@@ -12,8 +12,9 @@ const STYLE: &str = "\
 @media(prefers-color-scheme:dark){:root{--ground:#16181b;--text:#e6e7e9;--dim:#a3a9b1;--line:#383c42;--soft:#202328;\
 --ours:#3fbf94;--peer:#6a737e;--link:#7db5f0}}\
 *{box-sizing:border-box}\
-body{margin:0 auto;padding:1.5rem 1.25rem 4rem;max-width:62rem;background:var(--ground);color:var(--text);\
+body{margin:0 auto;padding:1.5rem 1.25rem 4rem;max-width:80rem;background:var(--ground);color:var(--text);\
 font:16px/1.55 system-ui,sans-serif}\
+p,ul,pre{max-width:62rem}\
 h1{font-size:1.9rem;margin:0 0 .25rem}h2{font-size:1.5rem;margin:3rem 0 .5rem;padding-top:1rem;border-top:1px solid \
 var(--line)}h3{font-size:1.15rem;margin:1.75rem 0 .5rem}h4{font-size:1rem;margin:1.5rem 0 .25rem}\
 nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.75rem 0}a{color:var(--link)}\
@@ -21,11 +22,12 @@ nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.75rem 0}a{color:var(-
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}\
 th{font-weight:600;color:var(--dim)}.f{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
 code,pre{font:.85em/1.45 ui-monospace,monospace}code{background:var(--soft);padding:.05em .3em;border-radius:3px;\
-overflow-wrap:anywhere}td code{color:var(--dim)}\
+overflow-wrap:anywhere}td code{color:var(--dim);white-space:nowrap;font-size:.78em}\
 pre{background:var(--soft);padding:.75rem 1rem;overflow-x:auto;border-radius:4px}\
 svg.chart{display:block;width:100%;max-width:760px;height:auto;margin:1rem 0;font:13px system-ui,sans-serif}\
 .chart text{fill:var(--text)}.chart .title{font-weight:600;font-size:14px}.chart .figure{fill:var(--dim);font-size:12px}\
 .bar{fill:var(--peer)}.bar.ours{fill:var(--ours)}.range{stroke:var(--text);stroke-width:1.2;fill:none;opacity:.75}\
+figure.drawing{margin:1rem 0}\
 @media print{nav{display:none}}";
 
 /// Text that is safe between tags and in attributes.
@@ -89,6 +91,12 @@ fn block(block: &Block, out: &mut String) {
         }
         Block::Table(table) => writeln!(out, "{}", self::table(table)),
         Block::Chart(chart) => writeln!(out, "{}", chart.svg()),
+        // A tree of its own: the drawing's style is about nothing else on the page.
+        Block::Drawing(name, svg) => writeln!(
+            out,
+            "<figure class=\"drawing\" aria-label=\"{}\"><template shadowrootmode=\"open\">{svg}</template></figure>",
+            escape(name)
+        ),
         Block::Verbatim(text) => writeln!(out, "<pre>{}</pre>", escape(text.trim_end())),
     };
 }

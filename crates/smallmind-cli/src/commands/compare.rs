@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use smallmind::cpus;
 use smallmind_bench::compare::{self, Plan, SideFacts, State, Subject, TEXT, Text, Watch, Work};
 use smallmind_bench::results::Results;
 
@@ -15,7 +16,7 @@ use crate::{prompt, resolve};
 
 pub(crate) fn run(args: &CompareArgs, out: &Out) -> Result<()> {
     let subjects = if args.list { Vec::new() } else { subjects(args, out)? };
-    let plan = plan(args, subjects, out)?;
+    let plan = plan(args, subjects)?;
     let interrupt = Guard::new();
     let cancel = interrupt.token();
     if args.list {
@@ -56,7 +57,7 @@ fn subjects(args: &CompareArgs, out: &Out) -> Result<Vec<Subject>> {
     Ok(subjects)
 }
 
-fn plan(args: &CompareArgs, subjects: Vec<Subject>, out: &Out) -> Result<Plan> {
+fn plan(args: &CompareArgs, subjects: Vec<Subject>) -> Result<Plan> {
     let folder = resolve::hub(true)?.home().to_owned();
     let text = match &args.text {
         Some(path) => Text { name: shown(path), text: prompt::text(None, Some(path), "with -f FILE")? },
@@ -64,11 +65,11 @@ fn plan(args: &CompareArgs, subjects: Vec<Subject>, out: &Out) -> Result<Plan> {
     };
     let mut threads = Vec::with_capacity(args.threads.len());
     for &n in &args.threads {
-        let chosen = match subjects.first() {
-            Some(subject) if n == 0 => resolve::threads(0, &subject.open()?, out).unwrap_or(1),
+        threads.push(match subjects.first() {
+            // The number alone: no side is kept on the processors that the choice was made for.
+            Some(subject) if n == 0 => cpus::choose(subject.open()?.file_len()).threads,
             _ => n.max(1),
-        };
-        threads.push(chosen);
+        });
     }
     let seconds = |n: usize| Duration::from_secs(n as u64);
     let none = |names: &Vec<String>| names.iter().any(|n| n == "none");

@@ -34,13 +34,13 @@ impl ActQuants {
     /// Zeros.
     pub const ZERO: ActQuants = ActQuants { hi: [[0; 4]; 8], lo: [[0; 4]; 8] };
 
-    /// The same 64 bytes for activations of another form.
+    /// 64 bytes of activations in another form.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    #[allow(unsafe_code, reason = "the bytes of a struct of bytes")]
-    pub(crate) fn as_bytes_mut(&mut self) -> &mut [u8; 2 * BLOCK] {
-        // SAFETY: 64 bytes of integers without padding, of any value.
-        unsafe { &mut *std::ptr::from_mut(self).cast() }
+    pub(crate) fn of_bytes(bytes: [u8; 2 * BLOCK]) -> ActQuants {
+        let (fours, _) = bytes.as_chunks::<4>();
+        let part = |from: usize| std::array::from_fn(|i| fours[from + i].map(u8::cast_signed));
+        ActQuants { hi: part(0), lo: part(8) }
     }
 
     /// The upper and the lower parts.
@@ -82,9 +82,10 @@ impl ActMeta {
     }
 }
 
-/// Blocks that one token of `k` values needs.
+/// Blocks that one token of `k` values takes: whole groups, so that every tile begins where a page of 4 KB may
+/// (`amx` says why).
 pub fn act_blocks(k: usize) -> usize {
-    k.div_ceil(BLOCK).next_multiple_of(2)
+    k.div_ceil(BLOCK).next_multiple_of(SCALED)
 }
 
 /// Rows that `tokens` tokens take, unused ones of the last tile included.

@@ -34,7 +34,12 @@ pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors:
     by_format!(p.w.dtype(), F => rows::<I, F, T>(isa, &mut tiles, p), G => {});
 }
 
-/// A part of `k` of a panel: its tiles and scales, block after block of one row group after the other.
+/// A part of `k` of a panel: its tiles and scales, block after block of one row group after the other, each group from a
+/// multiple of 4 KB on.
+///
+/// A load waits for a store to the same place modulo 4 KB. Four blocks of activations, of weights and of sums begin
+/// there, so the sums of a block, stored two blocks later, lie in the way of no load that follows soon.
+#[repr(C, align(4096))]
 struct Unpacked<S> {
     tiles: [MaybeUninit<TileBytes>; UNPACKED],
     scales: [MaybeUninit<S>; UNPACKED],
@@ -48,7 +53,7 @@ impl<S: Copy> Unpacked<S> {
     /// [`fill`] has written this group's blocks.
     #[inline(always)]
     unsafe fn group(&self, group: usize) -> (&[TileBytes], &[S]) {
-        let at = group * self.blocks;
+        let at = group * self.blocks.next_multiple_of(SCALED);
         let tiles = &self.tiles[at * self.tiles_a_block..(at + self.blocks) * self.tiles_a_block];
         // SAFETY: written, by the caller's promise.
         unsafe { (tiles.assume_init_ref(), self.scales[at..at + self.blocks].assume_init_ref()) }
@@ -70,7 +75,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
     };
     // The chains of a panel, between one part of `k` and the next.
     let mut chains = [const { MaybeUninit::<[I::F; ROWS]>::uninit() }; MOST_TILES * PANEL];
-    let mut sums = [[[Sums::ZERO; SCALED]; 2]; 2];
+    let mut sums = Pages([[[Sums::ZERO; SCALED]; 2]; 2]);
     let all_tiles = p.tokens.div_ceil(TILE);
     let mut first = p.groups.start;
     while first < p.groups.end {
@@ -89,20 +94,21 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
                     let acts = p.acts.tile(first_tile + t);
                     for g in 0..groups {
                         let chain = &mut chains[t * PANEL + g];
-                        // SAFETY: a chain is written at the end of every part of `k` but the last; `fill` has written
-                        // the group.
-                        let (mut acc, (w, s)) = unsafe {
-                            let acc = if at == 0 { [isa.splat(0.0); ROWS] } else { chain.assume_init() };
-                            (acc, unpacked.group(g))
-                        };
+                        // SAFETY: `fill` has written the group.
+                        let (w, s) = unsafe { unpacked.group(g) };
                         let part = Part { acts, at, blocks: unpacked.blocks, w, s };
-                        group::<I, F, T>(isa, tiles, &part, &mut sums, &mut acc);
+                        let before = if at == 0 {
+                            chain.write([isa.splat(0.0); ROWS])
+                        } else {
+                            // SAFETY: written in the part of `k` before.
+                            unsafe { chain.assume_init_mut() }
+                        };
+                        group::<I, F, T>(isa, tiles, &part, &mut sums.0, before);
                         if at + unpacked.blocks < blocks {
-                            chain.write(acc);
                             continue;
                         }
                         let token = (first_tile + t) * TILE;
-                        for (t, acc) in acc.iter().enumerate().take(p.tokens - token) {
+                        for (t, acc) in before.iter().enumerate().take(p.tokens - token) {
                             p.store(isa, first + g, token + t, *acc);
                         }
                     }
@@ -124,7 +130,7 @@ fn fill<I: TileIsa, F: Format>(
     group: usize,
     out: &mut Unpacked<F::Scales<I>>,
 ) {
-    let here = group * out.blocks;
+    let here = group * out.blocks.next_multiple_of(SCALED);
     let tiles = &mut out.tiles[here * out.tiles_a_block..(here + out.blocks) * out.tiles_a_block];
     let scales = &mut out.scales[here..here + out.blocks];
     for (b, (tiles, scale)) in tiles.chunks_exact_mut(out.tiles_a_block).zip(scales).enumerate() {
@@ -205,6 +211,10 @@ impl<'a, S> Part<'a, S> {
 /// The sums of the blocks that share a scale.
 type GroupSums = [[Sums; SCALED]; 2];
 
+/// From a multiple of 4 KB on.
+#[repr(C, align(4096))]
+struct Pages([GroupSums; 2]);
+
 /// How much of the group before is there to be added to the chains.
 const NOTHING: usize = 0;
 const WHOLE: usize = 1;
@@ -217,9 +227,18 @@ fn group<I: TileIsa, F: Format, T: Tiles>(
     tiles: &mut T,
     part: &Part<'_, F::Scales<I>>,
     sums: &mut [GroupSums; 2],
-    acc: &mut [I::F; ROWS],
+    chain: &mut [I::F; ROWS],
 ) {
     let [mut now, mut before] = sums.each_mut();
+    // A copy of the chains, indexed by constants only, so that it lies in registers.
+    let mut own = [chain[0]; ROWS];
+    macro_rules! each {
+        ($($t:literal)*) => {
+            $(own[$t] = chain[$t];)*
+        };
+    }
+    each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    let acc = &mut own;
     stage::<I, F, T, true, NOTHING>(isa, tiles, part, 0, now, before, acc);
     let mut b = SCALED;
     while b < part.blocks {
@@ -232,6 +251,12 @@ fn group<I: TileIsa, F: Format, T: Tiles>(
     } else {
         stage::<I, F, T, false, SOME>(isa, tiles, part, b, before, now, acc);
     }
+    macro_rules! back {
+        ($($t:literal)*) => {
+            $(chain[$t] = own[$t];)*
+        };
+    }
+    back!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 }
 
 /// Multiplies the group of blocks from `b` on into `now`, and adds `before`, the group before it, to the chains.

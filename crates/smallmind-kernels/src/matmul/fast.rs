@@ -35,7 +35,9 @@ pub(crate) fn round<T: BfTiles>(isa: Avx512, x: &[f32], height: usize, row: usiz
         let mut values = [[0.0; LANES]; 2];
         values.as_flattened_mut()[..x.len()].copy_from_slice(x);
         let rounded = T::rounded(isa.load(&values[0]), isa.load(&values[1]));
-        isa.bstore(rounded, block[row].as_bytes_mut());
+        let mut bytes = [0; 2 * BLOCK];
+        isa.bstore(rounded, &mut bytes);
+        block[row] = ActQuants::of_bytes(bytes);
     }
     for block in blocks {
         block[row] = ActQuants::ZERO;

@@ -197,7 +197,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
     let of_class = match (acts.class, kernels.fast) {
         (Class::Exact, _) => kernels.matmul_piece,
         (Class::Fast, Some(fast)) => fast.matmul_piece,
-        (Class::Fast, None) => panic!("matmul: these kernels have no fast class"),
+        (Class::Fast, None) => unreachable!("sessions ask for the fast class only where it is offered"),
     };
     pool.run(&|thread| {
         // Each thread takes an equal share of the bytes, in whole row groups, across all products.

@@ -301,7 +301,7 @@ fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize>(
     for pos in positions {
         let row = values[pos * stride + at..][..V * LANES].as_chunks::<LANES>().0;
         for v in 0..V {
-            if v * size_of::<[E; LANES]>() % 64 == 0 {
+            if (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
                 isa.prefetch(std::ptr::from_ref(&row[v]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
             }
         }

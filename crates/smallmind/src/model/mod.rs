@@ -97,7 +97,6 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn from_gguf(gguf: Gguf, options: &LoadOptions) -> Result<Model> {
-        let kernels = kernels()?;
         let config = Config::read(&gguf)?;
         let threads = options.threads.unwrap_or_else(|| cpus::choose(gguf.file_len()).threads).max(1);
         let granted = std::thread::available_parallelism().map_or(threads, std::num::NonZero::get);
@@ -108,9 +107,13 @@ impl Model {
             let template = vocab::template(&gguf, &config, &tokenizer)?;
             Ok((tokenizer, template))
         };
-        let weights = || plan::build(&gguf, &config, options.precise, &pool);
-        let (vocabulary, plan) = beside(threads > 1, vocabulary, weights);
-        let ((tokenizer, template), plan) = (vocabulary?, plan?);
+        // Choosing kernels tries some of them out, which takes as long as a vocabulary: beside it, too.
+        let weights = || -> Result<_> {
+            let kernels = kernels()?;
+            Ok((kernels, plan::build(&gguf, &config, options.precise, &pool)?))
+        };
+        let (vocabulary, weights) = beside(threads > 1, vocabulary, weights);
+        let ((tokenizer, template), (kernels, plan)) = (vocabulary?, weights?);
         gguf.release_metadata();
         let inner =
             Inner { config, plan, gguf, kernels, pool, tokenizer, template, precise: options.precise };

@@ -91,8 +91,7 @@ fn convert(
         unreachable!("sizes were proven when the file was opened");
     }
     let limit = if to == DType::F16 { F16_BEYOND } else { f32::INFINITY };
-    // NaN is below nothing.
-    let bad = values.iter().position(|v| !(v.abs() < limit));
+    let bad = values.iter().position(|v| v.is_nan() || v.abs() >= limit);
     if bad.is_some() || from == to {
         return bad;
     }

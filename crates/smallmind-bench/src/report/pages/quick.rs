@@ -30,18 +30,7 @@ pub(in super::super) fn quick(bundle: &Bundle) -> Vec<Block> {
 }
 
 fn table(rows: &[&Row]) -> Table {
-    let head = [
-        "model",
-        ">threads",
-        "test",
-        "unit",
-        ">SmallMind",
-        ">best peer",
-        "which",
-        ">ratio",
-        "verdict",
-        "row",
-    ];
+    let head = ["model", ">threads", "test", ">SmallMind", ">best peer", "which", ">ratio", "verdict", "row"];
     let mut table = Table::new(&head);
     for row in rows {
         let standing = standing(row);
@@ -49,8 +38,7 @@ fn table(rows: &[&Row]) -> Table {
         table.row([
             row.subject.clone(),
             row.threads.to_string(),
-            format!("{} {}", row.part, row.test),
-            row.unit.name().to_owned(),
+            format!("{} {}, {}", row.part, row.test, row.unit.name()),
             figure(row.median()),
             figure(row.samples(&best).median()),
             best,
