@@ -28,8 +28,8 @@ const RUNGS: &[&[&str]] = &[
     &["model::weights"],
     &["model::plan"],
     // The working memory of a pass, then the pass.
-    &["model::scratch"],
     &["model::activations"],
+    &["model::scratch"],
     &["model::cost"],
     &["model::pass"],
     &["model::attention"],
