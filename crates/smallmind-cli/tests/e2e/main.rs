@@ -15,6 +15,8 @@ mod show;
 mod smq;
 mod store;
 mod support;
+#[cfg(feature = "tiny")]
+mod tiny;
 mod tokenize;
 mod train;
 mod usage;
