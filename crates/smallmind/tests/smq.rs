@@ -63,10 +63,10 @@ fn an_smq_file_is_quantized_like_the_gguf_file() {
         std::fs::read(out).unwrap()
     };
     assert!(quantized(&smq) == quantized(&model));
-    // And packed again, it is the same file.
     let again = dir.path().join("again.smq");
-    to(&smq, &again);
-    assert!(std::fs::read(again).unwrap() == std::fs::read(smq).unwrap());
+    let refused = convert(&smq, &again, &ConvertOptions::default(), &mut |_| true).unwrap_err().to_string();
+    assert!(refused.contains("is SMQ already: name the output"), "{refused}");
+    assert!(!again.exists());
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub fn convert(
             return Err(Error::Parameter(message.into()));
         }
         return match (model.parts().is_some(), wants_smq(out)) {
-            (_, true) => smq::pack(&model, out, threads, progress),
+            (false, true) => smq::pack(&model, out, threads, progress),
+            (true, true) => Err(FormatError::file(input, "is SMQ already: name the output `….gguf`").into()),
             (true, false) => smq::unpack(&model, out, progress),
             (false, false) => {
                 Err(FormatError::file(input, "is GGUF already: name the output `….smq`").into())
