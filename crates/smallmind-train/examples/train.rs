@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let threads = args.next().map_or(Ok(1), |n| n.parse())?;
     let config = TrainConfig::from_json(&std::fs::read_to_string(settings)?)?;
     let corpus = Corpus::read(&[PathBuf::from(text)])?;
-    let options = RunOptions { out: out.into(), resume: true, threads, eval_every: 100, save_every: 50 };
+    let options =
+        RunOptions { out: out.into(), resume: true, threads, eval_every: 100, save_every: 50, stop_at: None };
     let mut trainer = Trainer::new(config, &corpus, options)?;
     println!("{} parameters, {:?} tokens", trainer.parameters(), trainer.tokens());
     println!("{:?}", trainer.run(&mut Lines)?);

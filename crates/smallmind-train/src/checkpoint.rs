@@ -15,7 +15,8 @@ use crate::error::{Result, TrainError};
 use crate::export::{self, CONFIG_KEY, DATA_KEY};
 use crate::model::TrainModel;
 
-const STEP_KEY: &str = "smallmind.train.step";
+/// What the number of steps done is called in a file.
+pub(crate) const STEP_KEY: &str = "smallmind.train.step";
 const HISTORY_KEY: &str = "smallmind.train.history";
 
 /// What was measured at a step.

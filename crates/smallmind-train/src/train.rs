@@ -8,7 +8,7 @@ use smallmind_formats::write::WholeFile;
 use smallmind_formats::{FormatError, Gguf};
 
 use crate::adamw::{Moments, grad_norm};
-use crate::checkpoint::{self, Point, State, checkpoint_path};
+use crate::checkpoint::{self, Point, STEP_KEY, State, checkpoint_path};
 use crate::compute::Compute;
 use crate::config::TrainConfig;
 use crate::curve;
@@ -33,6 +33,8 @@ pub struct RunOptions {
     pub eval_every: u64,
     /// Steps between checkpoints.
     pub save_every: u64,
+    /// The step after which the model is written, though the schedule would go on: for runs whose time is limited.
+    pub stop_at: Option<u64>,
 }
 
 /// What a step brought.
@@ -114,10 +116,11 @@ impl Trainer {
         let fingerprint = tokens.fingerprint();
         let mut model = TrainModel::new(numbers, config.new_model(), config.seed)?;
         let mut complete = false;
+        let end = end(&config, &options);
         let state = match begun {
             Some(gguf) => checkpoint::restore(&gguf, &mut model, &config, &fingerprint)?,
             None => {
-                complete = options.resume && is_of(&options.out, &config, &fingerprint);
+                complete = options.resume && is_of(&options.out, &config, &fingerprint, end);
                 State { moments: Moments::of(&model.params), ..State::default() }
             }
         };
@@ -151,10 +154,11 @@ impl Trainer {
         let per_step = self.config.batch * self.config.seq() * self.config.accumulate;
         let rate =
             |step: u64| (step - first) as f64 * per_step as f64 / start.elapsed().as_secs_f64().max(1e-9);
-        while self.state.step < self.config.steps {
+        let end = end(&self.config, &self.options);
+        while self.state.step < end {
             let (loss, lr, grad_norm) = self.one_step()?;
             let step = self.state.step;
-            let last = step == self.config.steps;
+            let last = step == end;
             let measured = last || step.is_multiple_of(self.options.eval_every.max(1));
             let valid = if measured { self.validate() } else { None };
             let (loss32, valid32) = (loss as f32, valid.map(|v| v as f32));
@@ -163,7 +167,7 @@ impl Trainer {
             if due {
                 self.save()?;
             }
-            let steps = self.config.steps;
+            let steps = end;
             let tokens_per_s = rate(step);
             let progress = Progress {
                 step,
@@ -240,7 +244,8 @@ impl Trainer {
         write_file(&out.with_extension("csv"), curve::csv(&self.state.history).as_bytes())?;
         write_file(&out.with_extension("svg"), curve::svg(&self.state.history, title).as_bytes())?;
         let mut w = export::describe(&self.model, &self.vocabulary, &self.config);
-        w.set_str(DATA_KEY, &self.fingerprint).write_file(out)?;
+        let step = u32::try_from(self.state.step).unwrap_or(u32::MAX);
+        w.set_str(DATA_KEY, &self.fingerprint).set_u32(STEP_KEY, step).write_file(out)?;
         let at = checkpoint_path(out);
         match std::fs::remove_file(&at) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -251,11 +256,17 @@ impl Trainer {
     }
 }
 
-/// Whether the file at `out` is the finished model of these settings and data.
-fn is_of(out: &Path, config: &TrainConfig, fingerprint: &str) -> bool {
+/// The step after which the run ends.
+fn end(config: &TrainConfig, options: &RunOptions) -> u64 {
+    options.stop_at.unwrap_or(u64::MAX).min(config.steps)
+}
+
+/// Whether the file at `out` is the finished model of these settings and data after this step.
+fn is_of(out: &Path, config: &TrainConfig, fingerprint: &str, step: u64) -> bool {
     let Ok(gguf) = Gguf::open(out) else { return false };
     let holds = |key: &str, value: &str| matches!(gguf.metadata().str(key), Ok(Some(v)) if v == value);
-    holds(CONFIG_KEY, &config.to_json()) && holds(DATA_KEY, fingerprint)
+    let at_end = matches!(gguf.metadata().u64(STEP_KEY), Ok(Some(s)) if s == step);
+    at_end && holds(CONFIG_KEY, &config.to_json()) && holds(DATA_KEY, fingerprint)
 }
 
 /// Writes a file, which appears only whole.

@@ -32,6 +32,9 @@ pub(crate) struct TrainArgs {
     /// Steps between two measurements of the held-back text
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub(crate) eval_every: u64,
+    /// End after this step, though the schedule would go on
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
+    pub(crate) stop_at: Option<u64>,
     #[command(flatten)]
     pub(crate) settings: SettingArgs,
 }

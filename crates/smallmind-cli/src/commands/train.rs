@@ -32,6 +32,7 @@ pub(crate) fn run(args: &TrainArgs, out: &Out) -> Result<()> {
         threads,
         eval_every: args.eval_every,
         save_every: args.save_every,
+        stop_at: args.stop_at,
     };
     let mut trainer = Trainer::new(config.clone(), &corpus, options)?;
     drop(corpus);
@@ -42,7 +43,8 @@ pub(crate) fn run(args: &TrainArgs, out: &Out) -> Result<()> {
         trainer.parameters(),
         if begun > 0 { format!(", going on after step {begun}") } else { String::new() }
     ));
-    let mut watch = Bar::new(out, config.steps, begun);
+    let steps = args.stop_at.unwrap_or(u64::MAX).min(config.steps);
+    let mut watch = Bar::new(out, steps, begun);
     let outcome = trainer.run(&mut watch);
     watch.clear();
     let path = args.out.display();
@@ -59,7 +61,7 @@ pub(crate) fn run(args: &TrainArgs, out: &Out) -> Result<()> {
         Outcome::Done { valid, tokens_per_s } => {
             let perplexity = valid
                 .map_or(String::new(), |v| format!(", validation loss {v:.4} (perplexity {:.2})", v.exp()));
-            out.note(&format!("{path}: {} steps, {tokens_per_s:.0} tokens/s{perplexity}", config.steps));
+            out.note(&format!("{path}: {steps} steps, {tokens_per_s:.0} tokens/s{perplexity}"));
             document(args, &trainer, watch.last, valid, out)
         }
     }
