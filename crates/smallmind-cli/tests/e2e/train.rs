@@ -165,7 +165,10 @@ fn bad_data_and_settings_are_one_sentence_each_and_write_nothing() {
     smallmind(&train(&data, &out, &["--vocab", "5000"]))
         .refuses(1, &["5000", "more than this text supports"]);
     smallmind(&train(&data, &out, &["--lr", "-1"])).refuses(2, &["lr is -1"]);
-    smallmind(&train(&data, &out, &["--seq", "65"])).refuses(2, &["seq is 65", "64"]);
+    let mut longer = train(&data, &out, &[]);
+    let seq = longer.iter().position(|a| *a == "--seq").unwrap();
+    longer[seq + 1] = "65";
+    smallmind(&longer).refuses(2, &["seq is 65", "64"]);
     let config = file("c.json", br#"{"model": {"hidden": 100, "heads": 3}}"#);
     let with = |config: &Path| {
         let config = config.to_str().unwrap();
