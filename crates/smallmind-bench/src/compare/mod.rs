@@ -1,8 +1,8 @@
 //! `smallmind compare`: the same work on SmallMind and on the programs found on this machine, alternated in one run.
 //!
-//! Every side is a process of its own, ours included. Peers are entries of `peers/peers.toml` ([`recipe`]); a side speaks
-//! the protocol of docs/adding-a-peer.md ([`driver`], and [`serve`] for ours) or is a program that is started for every
-//! sample ([`program`]). Nothing here downloads or installs anything, and only processes that it started are ended.
+//! Every side is a process of its own, ours included. Peers are entries of `peers/peers.toml` (`recipe`); a side speaks
+//! the protocol of docs/adding-a-peer.md (`driver`, and [`serve`] for ours) or is a program that is started for every
+//! sample (`program`). Nothing here downloads or installs anything, and only processes that it started are ended.
 
 mod driver;
 mod forms;

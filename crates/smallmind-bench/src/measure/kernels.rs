@@ -119,7 +119,7 @@ impl<'a> Kernel<'a> {
         (quants, metas)
     }
 
-    /// One operation on `rows` rows of `width` values, named as [`operation`] knows it.
+    /// One operation on `rows` rows of `width` values, named as `operation` knows it.
     ///
     /// # Errors
     /// Where there is no such operation.

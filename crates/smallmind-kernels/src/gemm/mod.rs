@@ -1,7 +1,7 @@
 //! C = A · B of plain F32 matrices in any orientation, for training: every output is one chain of fused multiply-adds,
 //! `k` ascending, whatever the threads, the blocks and the ISA, so its bits are those of three plain loops.
 //!
-//! B is packed into panels of [`PANEL`] columns, block by block of `k`, by all threads together; A is read where it is,
+//! B is packed into panels of `PANEL` columns, block by block of `k`, by all threads together; A is read where it is,
 //! or packed too where its rows are not contiguous. Threads split the rows of C, never `k`. The scheme is that of Goto
 //! and van de Geijn, "Anatomy of high-performance matrix multiplication" (2008).
 
