@@ -1,9 +1,18 @@
 //! The KV cache of one sequence: pages of 256 positions a layer and head, so that it grows without copying what is
 //! there, and a ring of pages where a layer's window bounds what can ever be seen again.
+//!
+//! The pages of the same 256 positions lie side by side in one mapping, layer after layer as a token meets them: from a
+//! page boundary on, so that no load crosses a cache line, and in huge pages once a conversation is longer than its first
+//! mapping.
 
+use memmap2::MmapMut;
 use smallmind_kernels::attention::{PAGE, PageMut, PageRef, page_len};
 
+use crate::error::{Error, Result};
 use crate::model::config::Config;
+
+/// Of x86-64 and, mostly, of AArch64.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// How K and V are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -15,49 +24,80 @@ pub enum KvPrecision {
     F32,
 }
 
-#[derive(Debug)]
-enum Page {
-    F16(Box<[u16]>),
-    F32(Box<[f32]>),
+impl KvPrecision {
+    /// Bytes of a page of one head.
+    fn page_bytes(self, head_dim: usize) -> usize {
+        let value = match self {
+            KvPrecision::F16 => 2,
+            KvPrecision::F32 => 4,
+        };
+        page_len(head_dim) * value
+    }
+
+    /// A page's bytes as what they hold.
+    fn page(self, bytes: &[u8]) -> PageRef<'_> {
+        match self {
+            KvPrecision::F16 => PageRef::F16(bytemuck::cast_slice(bytes)),
+            KvPrecision::F32 => PageRef::F32(bytemuck::cast_slice(bytes)),
+        }
+    }
+
+    /// [`KvPrecision::page`] for writing.
+    pub(crate) fn page_mut(self, bytes: &mut [u8]) -> PageMut<'_> {
+        match self {
+            KvPrecision::F16 => PageMut::F16(bytemuck::cast_slice_mut(bytes)),
+            KvPrecision::F32 => PageMut::F32(bytemuck::cast_slice_mut(bytes)),
+        }
+    }
 }
 
-/// The pages of one key/value head in one layer.
+/// The pages of some layers: `[page][layer][head]`.
 #[derive(Debug, Default)]
-pub(crate) struct HeadPages {
-    pages: Vec<Page>,
-    /// Pages kept, where a window bounds them: page p lives in slot p mod ring.
+struct Store {
+    layers: usize,
+    /// One for each page number: page p lives in slab p, or in slab p mod ring.
+    slabs: Vec<MmapMut>,
+    /// Slabs kept, where a window bounds them.
     ring: Option<usize>,
 }
 
-impl HeadPages {
-    fn slot(&self, page: usize) -> usize {
+impl Store {
+    fn slab(&self, page: usize) -> usize {
         self.ring.map_or(page, |ring| page % ring)
     }
 
-    /// Page `page` (positions `page · 256 ..`), which [`KvCache::reserve`] made room for.
-    pub(crate) fn page(&self, page: usize) -> PageRef<'_> {
-        match &self.pages[self.slot(page)] {
-            Page::F16(p) => PageRef::F16(p),
-            Page::F32(p) => PageRef::F32(p),
+    /// Makes room for `pages` page numbers of `layer_bytes` each layer.
+    fn reserve(&mut self, pages: usize, layer_bytes: usize) -> Result<()> {
+        let wanted = self.ring.map_or(pages, |ring| pages.min(ring));
+        let bytes = self.layers * layer_bytes;
+        if bytes == 0 {
+            return Ok(());
         }
-    }
-
-    pub(crate) fn page_mut(&mut self, page: usize) -> PageMut<'_> {
-        let slot = self.slot(page);
-        match &mut self.pages[slot] {
-            Page::F16(p) => PageMut::F16(p),
-            Page::F32(p) => PageMut::F32(p),
+        self.slabs.reserve_exact(wanted.saturating_sub(self.slabs.len()));
+        while self.slabs.len() < wanted {
+            let memory = |cause| Error::Memory { what: "the KV cache", bytes, cause };
+            let slab = MmapMut::map_anon(bytes).map_err(memory)?;
+            // A short conversation would pay for more memory than it fills.
+            #[cfg(target_os = "linux")]
+            if !self.slabs.is_empty() && bytes >= HUGE_PAGE {
+                let _ = slab.advise(memmap2::Advice::HugePage);
+            }
+            self.slabs.push(slab);
         }
+        Ok(())
     }
 }
 
 /// K and V of all positions of one sequence.
 #[derive(Debug)]
 pub struct KvCache {
-    /// `[layers][kv_heads]`.
-    layers: Vec<Vec<HeadPages>>,
+    /// Of layers that see all positions, and of those that see a window.
+    stores: [Store; 2],
+    /// Of each layer its store and its place there.
+    places: Vec<(usize, usize)>,
     precision: KvPrecision,
-    page_len: usize,
+    heads: usize,
+    page_bytes: usize,
     len: usize,
     /// Positions that windowed layers see, and pages that their rings keep.
     window: Option<(usize, usize)>,
@@ -69,13 +109,15 @@ impl KvCache {
         // The oldest position that a chunk's first row sees and the newest that its last row writes are in the ring at
         // once.
         let window = config.window.map(|w| (w, (w + chunk).div_ceil(PAGE) + 1));
-        let layers = (0..config.layers)
-            .map(|layer| {
-                let ring = window.map(|(_, ring)| ring).filter(|_| config.layer_window(layer).is_some());
-                (0..config.kv_heads).map(|_| HeadPages { pages: Vec::new(), ring }).collect()
-            })
-            .collect();
-        KvCache { layers, precision, page_len: page_len(config.head_dim), len: 0, window }
+        let mut stores = [Store::default(), Store { ring: window.map(|(_, ring)| ring), ..Store::default() }];
+        let places = (0..config.layers).map(|layer| {
+            let store = usize::from(config.layer_window(layer).is_some());
+            stores[store].layers += 1;
+            (store, stores[store].layers - 1)
+        });
+        let places = places.collect();
+        let page_bytes = precision.page_bytes(config.head_dim);
+        KvCache { stores, places, precision, heads: config.kv_heads, page_bytes, len: 0, window }
     }
 
     /// Positions filled.
@@ -89,18 +131,12 @@ impl KvCache {
     }
 
     /// Makes room for `positions` positions in all. What is there stays where it is.
-    pub(crate) fn reserve(&mut self, positions: usize) {
-        let pages = positions.div_ceil(PAGE);
-        for head in self.layers.iter_mut().flatten() {
-            let wanted = head.ring.map_or(pages, |ring| pages.min(ring));
-            head.pages.reserve_exact(wanted.saturating_sub(head.pages.len()));
-            while head.pages.len() < wanted {
-                head.pages.push(match self.precision {
-                    KvPrecision::F16 => Page::F16(vec![0; self.page_len].into()),
-                    KvPrecision::F32 => Page::F32(vec![0.0; self.page_len].into()),
-                });
-            }
-        }
+    ///
+    /// # Errors
+    /// Where the system grants no more memory.
+    pub(crate) fn reserve(&mut self, positions: usize) -> Result<()> {
+        let layer_bytes = self.heads * self.page_bytes;
+        self.stores.iter_mut().try_for_each(|store| store.reserve(positions.div_ceil(PAGE), layer_bytes))
     }
 
     /// Takes note that `tokens` more positions are filled.
@@ -122,31 +158,41 @@ impl KvCache {
         self.len
     }
 
-    /// The heads of a layer.
-    pub(crate) fn layer(&self, layer: usize) -> &[HeadPages] {
-        &self.layers[layer]
+    /// Page `page` (positions `page · 256 ..`) of a layer's head, which [`KvCache::reserve`] made room for.
+    pub(crate) fn page(&self, layer: usize, head: usize, page: usize) -> PageRef<'_> {
+        let (store, layer) = self.places[layer];
+        let store = &self.stores[store];
+        let at = (layer * self.heads + head) * self.page_bytes;
+        self.precision.page(&store.slabs[store.slab(page)][at..at + self.page_bytes])
     }
 
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut [HeadPages] {
-        &mut self.layers[layer]
+    /// Page `page` of all heads of a layer, for writing: heads side by side, [`KvCache::page_bytes`] each, to be seen
+    /// through [`KvPrecision::page_mut`].
+    pub(crate) fn heads_mut(&mut self, layer: usize, page: usize) -> &mut [u8] {
+        let (store, layer) = self.places[layer];
+        let store = &mut self.stores[store];
+        let slab = store.slab(page);
+        let layer_bytes = self.heads * self.page_bytes;
+        &mut store.slabs[slab][layer * layer_bytes..(layer + 1) * layer_bytes]
+    }
+
+    /// How pages are stored.
+    pub(crate) fn precision(&self) -> KvPrecision {
+        self.precision
+    }
+
+    /// Bytes of one head's page.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.page_bytes
     }
 
     /// Bytes of all pages.
     pub(crate) fn bytes(&self) -> usize {
-        let pages = self.layers.iter().flatten().flat_map(|head| &head.pages);
-        let of = |page: &Page| match page {
-            Page::F16(p) => size_of_val(&**p),
-            Page::F32(p) => size_of_val(&**p),
-        };
-        pages.map(of).sum()
+        self.stores.iter().flat_map(|store| &store.slabs).map(|slab| slab.len()).sum()
     }
 
     /// Bytes that one more position takes, for a cache of this shape.
     pub fn bytes_per_token(config: &Config, precision: KvPrecision) -> usize {
-        let value = match precision {
-            KvPrecision::F16 => 2,
-            KvPrecision::F32 => 4,
-        };
-        config.layers * config.kv_heads * page_len(config.head_dim) / PAGE * value
+        config.layers * config.kv_heads * precision.page_bytes(config.head_dim) / PAGE
     }
 }

@@ -81,9 +81,9 @@ pub(crate) trait TileIsa: Isa {
     fn floats(self, a: Self::I) -> Self::F;
 }
 
-/// The registers of this thread, by number.
-pub(crate) trait Tiles {
-    /// Configures eight registers of 16 × 64 bytes; dropping the value gives them back.
+/// The registers of this thread, by number, in one of the shapes below.
+pub(crate) trait Registers {
+    /// Configures the registers; dropping the value gives them back.
     ///
     /// # Safety
     /// The process may use the tile registers.
@@ -91,12 +91,29 @@ pub(crate) trait Tiles {
 
     /// Sets a register to zero.
     fn zero<const C: usize>(&mut self);
+    /// `C[t][r] += Σ_{j, i<4} A[t][4j + i] · B[j][4r + i]` over all `j` of the shape, in 32 bits; bytes of A signed, of B
+    /// as told.
+    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
+    /// Writes a register, of 0 to 3.
+    fn store<const C: usize>(&self, out: &mut Sums);
+}
+
+/// Eight registers of 16 × 64 bytes.
+pub(crate) trait Tiles: Registers {
+    /// The same registers in the other shape.
+    type Parts: PartTiles;
+
     /// Fills a register.
     fn load<const R: usize>(&mut self, from: TileRef<'_>);
-    /// `C[t][r] += Σ_{j<16, i<4} A[t][4j + i] · B[j][4r + i]`, in 32 bits; bytes of A signed, of B as told.
-    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
-    /// Writes a register.
-    fn store<const C: usize>(&self, out: &mut Sums);
+}
+
+/// Registers for one part of the activations at a time, whose weights are bytes as they lie in memory: 6 and 7 have 8
+/// rows of 64 bytes, 4 and 5 have 16 of 32, and 0 to 3 are whole, for sums.
+pub(crate) trait PartTiles: Registers {
+    /// Fills register 4 or 5 with the upper (0) or the lower (1) part of 16 tokens.
+    fn load_part<const R: usize>(&mut self, from: &[ActQuants; ROWS], part: usize);
+    /// Fills register 6 or 7.
+    fn load_weights<const R: usize>(&mut self, from: &[[u8; LINE]; ROWS / 2]);
 }
 
 /// Registers that multiply bfloat16, and the conversions to it. Denormals count as zero.
@@ -120,19 +137,31 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// All eight registers whole.
-static CONFIG: Config = {
+/// Rows and bytes of a row of a register.
+const fn shape(parts: bool, register: usize) -> (usize, usize) {
+    match register {
+        4 | 5 if parts => (ROWS, LINE / 2),
+        6 | 7 if parts => (ROWS / 2, LINE),
+        _ => (ROWS, LINE),
+    }
+}
+
+const fn config(parts: bool) -> Config {
     let mut c = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
     let mut r = 0;
     while r < 8 {
-        (c.rows[r], c.row_bytes[r]) = (ROWS as u8, LINE as u16);
+        let (rows, bytes) = shape(parts, r);
+        (c.rows[r], c.row_bytes[r]) = (rows as u8, bytes as u16);
         r += 1;
     }
     c
-};
+}
 
-/// The instructions.
-pub(crate) struct Hardware(
+/// Of [`Tiles`] and of [`PartTiles`].
+static CONFIGS: [Config; 2] = [config(false), config(true)];
+
+/// The instructions, on registers in the shape of [`Tiles`] or, of `PARTS`, of [`PartTiles`].
+pub(crate) struct Hardware<const PARTS: bool = false>(
     /// The registers are this thread's.
     PhantomData<*const ()>,
 );
@@ -153,13 +182,58 @@ macro_rules! by_register {
     };
 }
 
+impl<const PARTS: bool> Hardware<PARTS> {
+    /// Fills a register from rows that are 64 bytes apart.
+    ///
+    /// # Safety
+    /// As many rows and bytes as the register's shape has are there.
+    #[inline(always)]
+    unsafe fn load_from<const R: usize>(&mut self, from: *const u8) {
+        // SAFETY: `self` proves the registers are configured; the rest is the caller's promise.
+        by_register!(R, |r| unsafe {
+            asm!(
+                concat!("tileloadd tmm", r!(), ", [{from} + {line}*1]"),
+                from = in(reg) from,
+                line = in(reg) LINE,
+                options(nostack, preserves_flags, readonly),
+            )
+        });
+    }
+}
+
 impl Tiles for Hardware {
+    type Parts = Hardware<true>;
+
+    #[inline(always)]
+    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
+        unsafe { self.load_from::<R>(from.0) }
+    }
+}
+
+impl PartTiles for Hardware<true> {
+    #[inline(always)]
+    fn load_part<const R: usize>(&mut self, from: &[ActQuants; ROWS], part: usize) {
+        const { assert!(R == 4 || R == 5, "a register of another shape") };
+        let from = from.as_ptr().cast::<u8>().wrapping_add(LINE / 2 * (part & 1));
+        // SAFETY: 16 rows, of which one half each is read.
+        unsafe { self.load_from::<R>(from) }
+    }
+
+    #[inline(always)]
+    fn load_weights<const R: usize>(&mut self, from: &[[u8; LINE]; ROWS / 2]) {
+        const { assert!(R == 6 || R == 7, "a register of another shape") };
+        // SAFETY: 8 rows of 64 bytes.
+        unsafe { self.load_from::<R>(from.as_ptr().cast()) }
+    }
+}
+
+impl<const PARTS: bool> Registers for Hardware<PARTS> {
     #[inline(always)]
     unsafe fn configure() -> Self {
+        let config = &raw const CONFIGS[usize::from(PARTS)];
         // SAFETY: the caller's promise, and 64 bytes that describe registers within the limits of palette 1.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly))
-        };
+        unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, preserves_flags, readonly)) };
         Hardware(PhantomData)
     }
 
@@ -168,19 +242,6 @@ impl Tiles for Hardware {
         // SAFETY: `self` proves the registers are configured, here and below.
         by_register!(C, |c| unsafe {
             asm!(concat!("tilezero tmm", c!()), options(nostack, nomem, preserves_flags))
-        });
-    }
-
-    #[inline(always)]
-    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
-        by_register!(R, |r| unsafe {
-            asm!(
-                concat!("tileloadd tmm", r!(), ", [{from} + {line}*1]"),
-                from = in(reg) from.0,
-                line = in(reg) LINE,
-                options(nostack, preserves_flags, readonly),
-            )
         });
     }
 
@@ -264,7 +325,7 @@ static ALTERNATING: Aligned32 = {
 #[repr(C, align(64))]
 struct Aligned32([u16; 32]);
 
-impl Drop for Hardware {
+impl<const PARTS: bool> Drop for Hardware<PARTS> {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: `self` proves the CPU has the instruction.
@@ -273,11 +334,47 @@ impl Drop for Hardware {
 }
 
 /// The instructions in plain Rust, after the operations in Intel's manual (volume 2: `TDPBSSD` and its neighbours).
-pub(crate) struct Emulated {
+pub(crate) struct Emulated<const PARTS: bool = false> {
     tiles: [[[u8; LINE]; ROWS]; 8],
 }
 
+impl<const PARTS: bool> Emulated<PARTS> {
+    /// # Safety
+    /// As many rows and bytes as the register's shape has are there, rows 64 bytes apart.
+    unsafe fn load_from<const R: usize>(&mut self, from: *const u8) {
+        let (rows, bytes) = shape(PARTS, R);
+        for (row, to) in self.tiles[R].iter_mut().enumerate().take(rows) {
+            // SAFETY: within what the caller promises.
+            let from = unsafe { std::slice::from_raw_parts(from.add(row * LINE), bytes) };
+            to[..bytes].copy_from_slice(from);
+        }
+    }
+}
+
 impl Tiles for Emulated {
+    type Parts = Emulated<true>;
+
+    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
+        unsafe { self.load_from::<R>(from.0) }
+    }
+}
+
+impl PartTiles for Emulated<true> {
+    fn load_part<const R: usize>(&mut self, from: &[ActQuants; ROWS], part: usize) {
+        const { assert!(R == 4 || R == 5, "a register of another shape") };
+        // SAFETY: 16 rows, of which one half each is read.
+        unsafe { self.load_from::<R>(from.as_ptr().cast::<u8>().wrapping_add(LINE / 2 * (part & 1))) }
+    }
+
+    fn load_weights<const R: usize>(&mut self, from: &[[u8; LINE]; ROWS / 2]) {
+        const { assert!(R == 6 || R == 7, "a register of another shape") };
+        // SAFETY: 8 rows of 64 bytes.
+        unsafe { self.load_from::<R>(from.as_ptr().cast()) }
+    }
+}
+
+impl<const PARTS: bool> Registers for Emulated<PARTS> {
     unsafe fn configure() -> Self {
         // Whatever the registers held: every product must set what it uses.
         Emulated { tiles: [[[0xa5; LINE]; ROWS]; 8] }
@@ -287,15 +384,13 @@ impl Tiles for Emulated {
         self.tiles[C] = [[0; LINE]; ROWS];
     }
 
-    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
-        self.tiles[R] = unsafe { from.0.cast::<[[u8; LINE]; ROWS]>().read() };
-    }
-
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool) {
+        let (of_a, of_b) = (shape(PARTS, A), shape(PARTS, B));
+        assert_eq!(of_a.1, 4 * of_b.0, "shapes that do not go together");
         for m in 0..ROWS {
             let mut sums = self.tiles[C][m];
-            for (four, row) in self.tiles[A][m].as_chunks::<4>().0.iter().zip(&self.tiles[B]) {
+            let fours = &self.tiles[A][m].as_chunks::<4>().0[..of_b.0];
+            for (four, row) in fours.iter().zip(&self.tiles[B]) {
                 for (sum, column) in sums.as_chunks_mut::<4>().0.iter_mut().zip(row.as_chunks::<4>().0) {
                     let mut total = i32::from_le_bytes(*sum);
                     for (x, w) in four.iter().zip(column) {
@@ -453,14 +548,42 @@ unsafe fn proves_itself<T: BfTiles>() -> bool {
         tile
     };
     // SAFETY: the caller's promise.
-    let (mut tiles, mut plain) = unsafe { (T::configure(), Emulated::configure()) };
-    (0..64).all(|round| {
+    let (mut tiles, mut plain) = unsafe { (T::configure(), <Emulated>::configure()) };
+    let whole = (0..64).all(|round| {
         let (a, b) = (bytes(), bytes());
         let signed = round % 2 == 0;
         let (x, y) = (floats(&a), floats(&b));
         two_products(&mut tiles, &a, &b, signed) == two_products(&mut plain, &a, &b, signed)
             && floats_product(&mut tiles, &x, &y) == floats_product(&mut plain, &x, &y)
-    })
+    });
+    // One shape after the other: a thread has one set of registers.
+    drop(tiles);
+    // SAFETY: the caller's promise.
+    let (mut tiles, mut plain) = unsafe { (T::Parts::configure(), Emulated::<true>::configure()) };
+    whole
+        && (0..8).all(|_| {
+            let (a, b) = (bytes(), bytes());
+            part_products(&mut tiles, &a, &b) == part_products(&mut plain, &a, &b)
+        })
+}
+
+/// A product of each part of the activations.
+fn part_products<T: PartTiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes) -> [Sums; 2] {
+    let mut out = [Sums([[-1; 16]; ROWS]); 2];
+    let quants = a.0.map(ActQuants::of_bytes);
+    let [first, last] = [&b.0[..ROWS / 2], &b.0[ROWS / 2..]].map(|half| std::array::from_fn(|j| half[j]));
+    tiles.zero::<0>();
+    tiles.zero::<3>();
+    tiles.load_part::<4>(&quants, 0);
+    tiles.load_part::<5>(&quants, 1);
+    tiles.load_weights::<6>(&first);
+    tiles.load_weights::<7>(&last);
+    tiles.dot::<0, 4, 6>(true);
+    tiles.dot::<3, 5, 7>(true);
+    tiles.dot::<3, 4, 6>(true);
+    tiles.store::<0>(&mut out[0]);
+    tiles.store::<3>(&mut out[1]);
+    out
 }
 
 /// Two products in registers of their own, one of them of two steps.
@@ -512,7 +635,7 @@ mod tests {
     #[test]
     fn the_emulation_gives_the_sums_of_the_definition() {
         // SAFETY: plain Rust.
-        let mut tiles = unsafe { Emulated::configure() };
+        let mut tiles = unsafe { <Emulated>::configure() };
         let bytes = |factor: usize| {
             let mut tile = TileBytes([[0; LINE]; ROWS]);
             for (i, b) in tile.0.as_flattened_mut().iter_mut().enumerate() {
@@ -541,16 +664,13 @@ mod tests {
     #[test]
     fn tiles_that_give_other_sums_are_not_offered() {
         struct Wrong(Emulated);
-        impl Tiles for Wrong {
+        impl Registers for Wrong {
             unsafe fn configure() -> Self {
                 // SAFETY: plain Rust.
-                Wrong(unsafe { Emulated::configure() })
+                Wrong(unsafe { <Emulated>::configure() })
             }
             fn zero<const C: usize>(&mut self) {
                 self.0.zero::<C>();
-            }
-            fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-                self.0.load::<R>(from);
             }
             fn dot<const C: usize, const A: usize, const B: usize>(&mut self, _: bool) {
                 // Takes unsigned weights as signed ones.
@@ -558,6 +678,12 @@ mod tests {
             }
             fn store<const C: usize>(&self, out: &mut Sums) {
                 self.0.store::<C>(out);
+            }
+        }
+        impl Tiles for Wrong {
+            type Parts = Emulated<true>;
+            fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+                self.0.load::<R>(from);
             }
         }
         impl BfTiles for Wrong {

@@ -11,9 +11,9 @@ use super::Class;
 /// Tokens of one tile: the rows of a matrix unit.
 pub const TILE: usize = 16;
 /// Values of one block.
-pub(crate) const BLOCK: usize = 32;
+pub const BLOCK: usize = 32;
 /// Blocks that share a scale.
-pub(crate) const SCALED: usize = 4;
+pub const SCALED: usize = 4;
 /// The upper part counts this many of the lower.
 pub(crate) const RADIX: i32 = 8;
 /// The largest `Q`: the upper part is a signed byte, and -128 is no multiple that all instruction sets can multiply.

@@ -1,23 +1,30 @@
 //! The inner loop of matrix units: 16 tokens × 16 rows of one block at a time. Their integer sums are those of
 //! [`super::tile`], and join the same chain by the same operations, so the bits are the same.
 //!
-//! A panel of row groups is unpacked once and meets all tokens. Then the time goes into bringing sums out of the tiles
-//! and adding them to the chains, so the two are interleaved: while the tiles multiply one group of blocks, the vectors
-//! add the one before. (docs/performance.md)
+//! Weights are unpacked once for all tokens of a step. The time goes into bringing sums out of the tiles and adding them
+//! to the chains, and into unpacking, so the three overlap: while the tiles multiply one group of blocks, the vectors add
+//! the one before, of whichever rows and tokens it was, and unpack a block of the next step. (docs/performance.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use super::acts::{ActMeta, ActQuants, BLOCK, SCALED, TILE, Tile};
 use super::format::{Format, Tiling};
 use super::tile::{PANEL, Piece};
 use crate::aligned::cast;
-use crate::isa::amx::{ROWS, Sums, TileBytes, TileIsa, Tiles};
+use crate::isa::Isa;
+use crate::isa::amx::{PartTiles, ROWS, Registers, Sums, TileBytes, TileIsa, Tiles};
 
-/// Tiles of unpacked weights: 128 KB, of a second-level cache of 1 MB or more.
+/// Tiles of unpacked weights of one buffer: 128 KB, of a second-level cache of 1 MB or more.
 const UNPACKED: usize = 128;
+/// Blocks of a step where one tile of tokens is all: what is unpacked must not leave the first-level cache before it is
+/// used, as stores to lines of the second-level cache take four times as long.
+const BLOCKS_FOR_ONE: usize = 2 * SCALED;
 /// Tiles of tokens that meet one unpacked panel.
 const MOST_TILES: usize = 32;
+/// How far ahead of unpacking weights are asked for, in bytes.
+const PREFETCH_BYTES: usize = 4096;
 
 /// Computes a piece; `vectors` is the same CPU's vector loop, for what does not fill tiles.
 ///
@@ -29,12 +36,154 @@ pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors:
     if !quantized || p.acts.height != TILE {
         return vectors(p);
     }
-    // SAFETY: the caller's promise.
-    let mut tiles = unsafe { T::configure() };
-    by_format!(p.w.dtype(), F => rows::<I, F, T>(isa, &mut tiles, p), G => {});
+    by_format!(p.w.dtype(), F => {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if F::TILING == Tiling::Parts {
+                rows::<I, F, AsTheyAre<T::Parts>>(isa, &mut AsTheyAre(T::Parts::configure()), p);
+            } else {
+                rows::<I, F, Unpacking<T>>(isa, &mut Unpacking(T::configure()), p);
+            }
+        }
+    }, G => {});
 }
 
-/// A part of `k` of a panel: its tiles and scales, block after block of one row group after the other, each group from a
+/// How registers multiply the blocks of a format.
+trait Blocks<F: Format> {
+    /// Tiles that a block is unpacked to.
+    const TILES: usize;
+
+    /// Loads what can be loaded before the weights are needed, with register `A` of 4 and 5.
+    fn load<S, const A: usize>(&mut self, part: &Part<'_, '_, F, S>, b: usize);
+    /// Multiplies block `b` of a part into `C0` and, of formats with two sums, `C1`.
+    fn multiply<S, const A: usize, const C0: usize, const C1: usize>(
+        &mut self,
+        part: &Part<'_, '_, F, S>,
+        b: usize,
+    );
+    /// Writes a sum.
+    fn store<const C: usize>(&self, out: &mut Sums);
+}
+
+/// Weights that are unpacked to whole tiles.
+struct Unpacking<T>(T);
+
+impl<F: Format, T: Tiles> Blocks<F> for Unpacking<T> {
+    const TILES: usize = F::TILING.sums() * F::TILING.tiles_a_sum();
+
+    #[inline(always)]
+    fn load<S, const A: usize>(&mut self, part: &Part<'_, '_, F, S>, b: usize) {
+        self.0.load::<A>(part.quants(b).into());
+    }
+
+    #[inline(always)]
+    fn multiply<S, const A: usize, const C0: usize, const C1: usize>(
+        &mut self,
+        part: &Part<'_, '_, F, S>,
+        b: usize,
+    ) {
+        let signed = !matches!(F::TILING, Tiling::Joined { offset: 0 });
+        let per_sum = F::TILING.tiles_a_sum();
+        let per_block = F::TILING.sums() * per_sum;
+        let w = &part.w[b * per_block..(b + 1) * per_block];
+        self.0.zero::<C0>();
+        for w in &w[..per_sum] {
+            self.0.load::<6>(w.into());
+            self.0.dot::<C0, A, 6>(signed);
+        }
+        if F::TILING.sums() == 2 {
+            self.0.zero::<C1>();
+            for w in &w[per_sum..] {
+                self.0.load::<7>(w.into());
+                self.0.dot::<C1, A, 7>(signed);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store<const C: usize>(&self, out: &mut Sums) {
+        self.0.store::<C>(out);
+    }
+}
+
+/// Signed bytes, which meet one part of the activations after the other.
+struct AsTheyAre<T>(T);
+
+impl<F: Format, T: PartTiles> Blocks<F> for AsTheyAre<T> {
+    const TILES: usize = 0;
+
+    #[inline(always)]
+    fn load<S, const A: usize>(&mut self, part: &Part<'_, '_, F, S>, b: usize) {
+        self.0.load_part::<4>(part.quants(b), 0);
+        self.0.load_part::<5>(part.quants(b), 1);
+    }
+
+    #[inline(always)]
+    fn multiply<S, const A: usize, const C0: usize, const C1: usize>(
+        &mut self,
+        part: &Part<'_, '_, F, S>,
+        b: usize,
+    ) {
+        let b = part.at + b;
+        let Some(w) = F::bytes(&part.units[b / F::BLOCKS], b % F::BLOCKS) else { return };
+        self.0.zero::<C0>();
+        self.0.zero::<C1>();
+        self.0.load_weights::<6>(w);
+        self.0.dot::<C0, 4, 6>(true);
+        self.0.dot::<C1, 5, 6>(true);
+    }
+
+    #[inline(always)]
+    fn store<const C: usize>(&self, out: &mut Sums) {
+        self.0.store::<C>(out);
+    }
+}
+
+/// What one unpacked buffer serves: a part of `k` of a panel of row groups, for some tiles of tokens.
+#[derive(Clone, Copy)]
+struct Step {
+    first_group: usize,
+    groups: usize,
+    first_tile: usize,
+    tiles: usize,
+    first_block: usize,
+    blocks: usize,
+}
+
+/// All steps of a piece: parts of `k` within tiles of tokens within panels.
+struct Steps {
+    groups: Range<usize>,
+    tiles: usize,
+    blocks: usize,
+    /// Groups and blocks of a step, where there are as many.
+    panel: usize,
+    part: usize,
+}
+
+impl Steps {
+    fn at(&self, first_group: usize, first_tile: usize, first_block: usize) -> Option<Step> {
+        (first_group < self.groups.end).then(|| Step {
+            first_group,
+            groups: self.panel.min(self.groups.end - first_group),
+            first_tile,
+            tiles: MOST_TILES.min(self.tiles - first_tile),
+            first_block,
+            blocks: self.part.min(self.blocks - first_block),
+        })
+    }
+
+    fn after(&self, s: &Step) -> Option<Step> {
+        if s.first_block + s.blocks < self.blocks {
+            self.at(s.first_group, s.first_tile, s.first_block + s.blocks)
+        } else if s.first_tile + s.tiles < self.tiles {
+            self.at(s.first_group, s.first_tile + s.tiles, 0)
+        } else {
+            self.at(s.first_group + s.groups, 0, 0)
+        }
+    }
+}
+
+/// Unpacked weights of one step: tiles and scales, block after block of one row group after the other, each group from a
 /// multiple of 4 KB on.
 ///
 /// A load waits for a store to the same place modulo 4 KB. Four blocks of activations, of weights and of sums begin
@@ -43,161 +192,292 @@ pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors:
 struct Unpacked<S> {
     tiles: [MaybeUninit<TileBytes>; UNPACKED],
     scales: [MaybeUninit<S>; UNPACKED],
-    /// Of each row group.
-    blocks: usize,
-    tiles_a_block: usize,
 }
 
 impl<S: Copy> Unpacked<S> {
-    /// # Safety
-    /// [`fill`] has written this group's blocks.
+    const EMPTY: Self = Unpacked {
+        tiles: [const { MaybeUninit::uninit() }; UNPACKED],
+        scales: [const { MaybeUninit::uninit() }; UNPACKED],
+    };
+
+    /// Where group `g` of a step lies: its tiles and its scales.
     #[inline(always)]
-    unsafe fn group(&self, group: usize) -> (&[TileBytes], &[S]) {
-        let at = group * self.blocks.next_multiple_of(SCALED);
-        let tiles = &self.tiles[at * self.tiles_a_block..(at + self.blocks) * self.tiles_a_block];
+    fn place(step: &Step, g: usize, tiles_a_block: usize) -> [Range<usize>; 2] {
+        let at = g * step.blocks.next_multiple_of(SCALED);
+        [at * tiles_a_block..(at + step.blocks) * tiles_a_block, at..at + step.blocks]
+    }
+
+    /// # Safety
+    /// A [`Filling`] has written this group of the step.
+    #[inline(always)]
+    unsafe fn group(&self, step: &Step, g: usize, tiles_a_block: usize) -> (&[TileBytes], &[S]) {
+        let [tiles, scales] = Self::place(step, g, tiles_a_block);
         // SAFETY: written, by the caller's promise.
-        unsafe { (tiles.assume_init_ref(), self.scales[at..at + self.blocks].assume_init_ref()) }
+        unsafe { (self.tiles[tiles].assume_init_ref(), self.scales[scales].assume_init_ref()) }
     }
 }
 
+/// A row group that is being unpacked, one block at a time.
+struct Filling<'a, I: Isa, F: Format> {
+    units: &'a [F::Unit],
+    /// The next block's number in the group.
+    block: usize,
+    tiles: std::slice::ChunksExactMut<'a, MaybeUninit<TileBytes>>,
+    scales: std::slice::IterMut<'a, MaybeUninit<F::Scales<I>>>,
+}
+
+impl<'a, I: TileIsa, F: Format> Filling<'a, I, F> {
+    #[inline(always)]
+    fn new<T: Blocks<F>>(
+        units: &'a [F::Unit],
+        step: &Step,
+        g: usize,
+        out: &'a mut Unpacked<F::Scales<I>>,
+    ) -> Self {
+        let [tiles, scales] = Unpacked::<F::Scales<I>>::place(step, g, T::TILES);
+        Filling {
+            units,
+            block: step.first_block,
+            tiles: out.tiles[tiles].chunks_exact_mut(T::TILES.max(1)),
+            scales: out.scales[scales].iter_mut(),
+        }
+    }
+
+    /// With nothing to do.
+    #[inline(always)]
+    fn nothing() -> Self {
+        Filling { units: &[], block: 0, tiles: [].chunks_exact_mut(1), scales: [].iter_mut() }
+    }
+
+    /// Unpacks one more block; `false` where none is left.
+    #[inline(always)]
+    fn advance(&mut self, isa: I) -> bool {
+        let Some(scale) = self.scales.next() else { return false };
+        let (unit, b) = (&self.units[self.block / F::BLOCKS], self.block % F::BLOCKS);
+        self.block += 1;
+        if b == 0 {
+            let here = std::ptr::from_ref(unit).cast::<u8>();
+            let mut line = 0;
+            while line < size_of::<F::Unit>() {
+                isa.prefetch(here.wrapping_add(PREFETCH_BYTES + line));
+                line += 64;
+            }
+        }
+        scale.write(F::scales(isa, unit, b));
+        if let Some(tiles) = self.tiles.next() {
+            fill::<I, F>(isa, &F::unpack(isa, unit, b), tiles);
+        }
+        true
+    }
+}
+
+/// Writes a block's vectors as the tiles of its type.
 #[inline(always)]
-fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
+fn fill<I: TileIsa, F: Format>(isa: I, v: &[I::B; 8], tiles: &mut [MaybeUninit<TileBytes>]) {
+    let zero = isa.bsplat(0);
+    macro_rules! row {
+        ($tile:expr, $j:expr, $w:expr) => {{
+            let w = $w;
+            // SAFETY: within the tile; a byte array needs no value before it is written.
+            let row = unsafe { &mut (&mut (*tiles[$tile].as_mut_ptr()).0)[$j] };
+            isa.bstore(w, row);
+        }};
+    }
+    match F::TILING {
+        Tiling::Joined { offset } => {
+            let (one, eight) = (isa.bsplat(offset), isa.bsplat(offset * 8));
+            for j in 0..8 {
+                row!(0, j, isa.bsub(isa.bshl::<3>(v[j]), eight));
+                row!(0, 8 + j, isa.bsub(v[j], one));
+            }
+        }
+        // Multiplied as they are.
+        Tiling::Parts => {}
+        Tiling::Halves { offset, narrow } => {
+            let one = isa.bsplat(offset);
+            let upper = isa.bsplat(if narrow { offset * 8 } else { offset.wrapping_mul(4) });
+            for j in 0..8 {
+                let low = isa.bsub(v[j], one);
+                let high = if narrow { isa.bshl::<3>(v[j]) } else { isa.bshl::<2>(v[j]) };
+                let high = isa.bsub(high, upper);
+                for half in 0..2 {
+                    let (low, high) = if j / 4 == half { (low, high) } else { (zero, zero) };
+                    if narrow {
+                        row!(half, j, high);
+                        row!(half, 8 + j, low);
+                    } else {
+                        row!(2 * half, j, high);
+                        row!(2 * half, 8 + j, low);
+                        row!(2 * half + 1, j, high);
+                        row!(2 * half + 1, 8 + j, zero);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a chain goes when a part of `k` has been added to it.
+#[derive(Clone, Copy)]
+struct Place {
+    group: usize,
+    tile: usize,
+    /// Its number among the panel's chains.
+    chain: usize,
+    /// Whether `k` ends with this part.
+    last: bool,
+}
+
+#[inline(always)]
+fn rows<I: TileIsa, F: Format, T: Blocks<F>>(isa: I, tiles: &mut T, p: &Piece<'_>) {
     let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
     let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
-    let blocks = per_group * F::BLOCKS;
-    let tiles_a_block = F::TILING.sums() * F::TILING.tiles_a_sum();
-    let step = UNPACKED / PANEL / tiles_a_block / SCALED * SCALED;
-    let mut unpacked = Unpacked::<F::Scales<I>> {
-        tiles: [const { MaybeUninit::uninit() }; UNPACKED],
-        scales: [const { MaybeUninit::uninit() }; UNPACKED],
-        blocks: 0,
-        tiles_a_block,
-    };
+    let (blocks, all_tiles) = (per_group * F::BLOCKS, p.tokens.div_ceil(TILE));
+    let (panel, most) =
+        if all_tiles == 1 { (1, BLOCKS_FOR_ONE) } else { (PANEL, UNPACKED / PANEL / T::TILES.max(1)) };
+    // Parts of about one length: the next is unpacked while one is multiplied.
+    let part = blocks.div_ceil(blocks.div_ceil(most)).next_multiple_of(SCALED);
+    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, blocks, panel, part };
+    let units_of = |step: &Step, g: usize| &units[(step.first_group + g) * per_group..][..per_group];
+
+    let mut buffers = [const { Unpacked::<F::Scales<I>>::EMPTY }; 2];
+    let [mut unpacked, mut spare] = buffers.each_mut();
     // The chains of a panel, between one part of `k` and the next.
     let mut chains = [const { MaybeUninit::<[I::F; ROWS]>::uninit() }; MOST_TILES * PANEL];
     let mut sums = Pages([[[Sums::ZERO; SCALED]; 2]; 2]);
-    let all_tiles = p.tokens.div_ceil(TILE);
-    let mut first = p.groups.start;
-    while first < p.groups.end {
-        let groups = p.groups.end.min(first + PANEL) - first;
-        let mut first_tile = 0;
-        while first_tile < all_tiles {
-            let tiles_here = MOST_TILES.min(all_tiles - first_tile);
-            let mut at = 0;
-            while at < blocks {
-                unpacked.blocks = step.min(blocks - at);
-                for g in 0..groups {
-                    let units = &units[(first + g) * per_group..(first + g + 1) * per_group];
-                    fill::<I, F>(isa, units, at, g, &mut unpacked);
-                }
-                for t in 0..tiles_here {
-                    let acts = p.acts.tile(first_tile + t);
-                    for g in 0..groups {
-                        let chain = &mut chains[t * PANEL + g];
-                        // SAFETY: `fill` has written the group.
-                        let (w, s) = unsafe { unpacked.group(g) };
-                        let part = Part { acts, at, blocks: unpacked.blocks, w, s };
-                        let before = if at == 0 {
-                            chain.write([isa.splat(0.0); ROWS])
-                        } else {
-                            // SAFETY: written in the part of `k` before.
-                            unsafe { chain.assume_init_mut() }
-                        };
-                        group::<I, F, T>(isa, tiles, &part, &mut sums.0, before);
-                        if at + unpacked.blocks < blocks {
-                            continue;
-                        }
-                        let token = (first_tile + t) * TILE;
-                        for (t, acc) in before.iter().enumerate().take(p.tokens - token) {
-                            p.store(isa, first + g, token + t, *acc);
-                        }
+    let [mut now, mut before] = sums.0.each_mut();
+
+    let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
+    for g in 0..step.groups {
+        let mut filling = Filling::<I, F>::new::<T>(units_of(&step, g), &step, g, unpacked);
+        while filling.advance(isa) {}
+    }
+    let mut acc = [isa.splat(0.0); ROWS];
+    let mut pending: Option<(Pending<'_, F::Scales<I>>, Place)> = None;
+    loop {
+        let next = steps.after(&step);
+        for t in 0..step.tiles {
+            for g in 0..step.groups {
+                let mut filling = match next {
+                    // A later step has no more groups than an earlier one.
+                    Some(next) if t == 0 && g < next.groups => {
+                        Filling::<I, F>::new::<T>(units_of(&next, g), &next, g, spare)
                     }
+                    _ => Filling::nothing(),
+                };
+                // SAFETY: written before the first step, or during the step before.
+                let (w, s) = unsafe { unpacked.group(&step, g, T::TILES) };
+                let part = Part {
+                    acts: p.acts.tile(step.first_tile + t),
+                    units: units_of(&step, g),
+                    at: step.first_block,
+                    w,
+                    s,
+                };
+                // The last sums of what was multiplied before leave the tiles meanwhile.
+                std::mem::swap(&mut now, &mut before);
+                let (sums, place) = match pending.take() {
+                    Some((sums, place)) => (sums, Some(place)),
+                    None => (Pending::of(&part, 0, 0), None),
+                };
+                stage::<I, F, T, true, SOME>(
+                    isa,
+                    tiles,
+                    &part,
+                    0,
+                    now,
+                    before,
+                    &sums,
+                    &mut acc,
+                    &mut filling,
+                );
+                let chain = t * PANEL + g;
+                // A chain that is alone goes on where the part of `k` before has left it.
+                if step.first_block == 0 || step.tiles * step.groups > 1 {
+                    if let Some(place) = place {
+                        finish(isa, p, place, &acc, &mut chains[place.chain]);
+                    }
+                    acc = if step.first_block == 0 {
+                        [isa.splat(0.0); ROWS]
+                    } else {
+                        // SAFETY: written when the part of `k` before was finished.
+                        unsafe { chains[chain].assume_init() }
+                    };
                 }
-                at += unpacked.blocks;
+                let mut b = SCALED;
+                while b < step.blocks {
+                    std::mem::swap(&mut now, &mut before);
+                    let sums = Pending::of(&part, b - SCALED, SCALED);
+                    stage::<I, F, T, true, WHOLE>(
+                        isa,
+                        tiles,
+                        &part,
+                        b,
+                        now,
+                        before,
+                        &sums,
+                        &mut acc,
+                        &mut filling,
+                    );
+                    b += SCALED;
+                }
+                while filling.advance(isa) {}
+                let place = Place {
+                    group: step.first_group + g,
+                    tile: step.first_tile + t,
+                    chain,
+                    last: step.first_block + step.blocks == blocks,
+                };
+                pending = Some((Pending::of(&part, b - SCALED, step.blocks + SCALED - b), place));
             }
-            first_tile += tiles_here;
         }
-        first += groups;
+        match next {
+            Some(next) => step = next,
+            None => break,
+        }
+        std::mem::swap(&mut unpacked, &mut spare);
+    }
+    if let Some((sums, place)) = pending {
+        // Nothing is left to multiply.
+        let part = Part { acts: p.acts.tile(place.tile), units: &[], at: 0, w: &[], s: &[] };
+        let mut filling = Filling::nothing();
+        stage::<I, F, T, false, SOME>(isa, tiles, &part, 0, before, now, &sums, &mut acc, &mut filling);
+        finish(isa, p, place, &acc, &mut chains[place.chain]);
     }
 }
 
-/// Unpacks blocks `at..at + out.blocks` of a row group into place `group`.
+/// Keeps a chain for the next part of `k`, or writes it to the output.
 #[inline(always)]
-fn fill<I: TileIsa, F: Format>(
+fn finish<I: Isa>(
     isa: I,
-    units: &[F::Unit],
-    at: usize,
-    group: usize,
-    out: &mut Unpacked<F::Scales<I>>,
+    p: &Piece<'_>,
+    place: Place,
+    acc: &[I::F; ROWS],
+    chain: &mut MaybeUninit<[I::F; ROWS]>,
 ) {
-    let here = group * out.blocks.next_multiple_of(SCALED);
-    let tiles = &mut out.tiles[here * out.tiles_a_block..(here + out.blocks) * out.tiles_a_block];
-    let scales = &mut out.scales[here..here + out.blocks];
-    for (b, (tiles, scale)) in tiles.chunks_exact_mut(out.tiles_a_block).zip(scales).enumerate() {
-        let (unit, b) = (&units[(at + b) / F::BLOCKS], (at + b) % F::BLOCKS);
-        scale.write(F::scales(isa, unit, b));
-        let v = F::unpack(isa, unit, b);
-        let zero = isa.bsplat(0);
-        macro_rules! row {
-            ($tile:expr, $j:expr, $w:expr) => {{
-                let w = $w;
-                // SAFETY: within the tile; a byte array needs no value before it is written.
-                let row = unsafe { &mut (&mut (*tiles[$tile].as_mut_ptr()).0)[$j] };
-                isa.bstore(w, row);
-            }};
-        }
-        match F::TILING {
-            Tiling::Joined { offset } => {
-                let (one, eight) = (isa.bsplat(offset), isa.bsplat(offset * 8));
-                for j in 0..8 {
-                    row!(0, j, isa.bsub(isa.bshl::<3>(v[j]), eight));
-                    row!(0, 8 + j, isa.bsub(v[j], one));
-                }
-            }
-            Tiling::Parts => {
-                for j in 0..8 {
-                    row!(0, j, v[j]);
-                    row!(0, 8 + j, zero);
-                    row!(1, j, zero);
-                    row!(1, 8 + j, v[j]);
-                }
-            }
-            Tiling::Halves { offset, narrow } => {
-                let one = isa.bsplat(offset);
-                let upper = isa.bsplat(if narrow { offset * 8 } else { offset.wrapping_mul(4) });
-                for j in 0..8 {
-                    let low = isa.bsub(v[j], one);
-                    let high = if narrow { isa.bshl::<3>(v[j]) } else { isa.bshl::<2>(v[j]) };
-                    let high = isa.bsub(high, upper);
-                    for half in 0..2 {
-                        let (low, high) = if j / 4 == half { (low, high) } else { (zero, zero) };
-                        if narrow {
-                            row!(half, j, high);
-                            row!(half, 8 + j, low);
-                        } else {
-                            row!(2 * half, j, high);
-                            row!(2 * half, 8 + j, low);
-                            row!(2 * half + 1, j, high);
-                            row!(2 * half + 1, 8 + j, zero);
-                        }
-                    }
-                }
-            }
+    let chain = chain.write(*acc);
+    if place.last {
+        let token = place.tile * TILE;
+        for (t, acc) in chain.iter().enumerate().take(p.tokens - token) {
+            p.store(isa, place.group, token + t, *acc);
         }
     }
 }
 
-/// What one row group × 16 tokens has to do with one part of `k`.
-struct Part<'a, S> {
+/// A part of `k` of one row group and 16 tokens.
+struct Part<'a, 'w, F: Format, S> {
     acts: Tile<'a>,
+    /// Of the whole row group.
+    units: &'w [F::Unit],
     /// The first block.
     at: usize,
-    blocks: usize,
-    w: &'a [TileBytes],
-    s: &'a [S],
+    /// Unpacked.
+    w: &'w [TileBytes],
+    /// Of each block.
+    s: &'w [S],
 }
 
-impl<'a, S> Part<'a, S> {
+impl<'a, F: Format, S> Part<'a, '_, F, S> {
     #[inline(always)]
     fn quants(&self, block: usize) -> &'a [ActQuants; TILE] {
         &self.acts.quants.as_chunks().0[self.at + block]
@@ -215,86 +495,56 @@ type GroupSums = [[Sums; SCALED]; 2];
 #[repr(C, align(4096))]
 struct Pages([GroupSums; 2]);
 
-/// How much of the group before is there to be added to the chains.
-const NOTHING: usize = 0;
-const WHOLE: usize = 1;
-const SOME: usize = 2;
+/// Whether all blocks of the group before are there to be added to the chains.
+const SOME: bool = false;
+const WHOLE: bool = true;
 
-/// Adds a part to the chains.
-#[inline(always)]
-fn group<I: TileIsa, F: Format, T: Tiles>(
-    isa: I,
-    tiles: &mut T,
-    part: &Part<'_, F::Scales<I>>,
-    sums: &mut [GroupSums; 2],
-    chain: &mut [I::F; ROWS],
-) {
-    let [mut now, mut before] = sums.each_mut();
-    // A copy of the chains, indexed by constants only, so that it lies in registers.
-    let mut own = [chain[0]; ROWS];
-    macro_rules! each {
-        ($($t:literal)*) => {
-            $(own[$t] = chain[$t];)*
-        };
-    }
-    each!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    let acc = &mut own;
-    stage::<I, F, T, true, NOTHING>(isa, tiles, part, 0, now, before, acc);
-    let mut b = SCALED;
-    while b < part.blocks {
-        std::mem::swap(&mut now, &mut before);
-        stage::<I, F, T, true, WHOLE>(isa, tiles, part, b, now, before, acc);
-        b += SCALED;
-    }
-    if b == part.blocks {
-        stage::<I, F, T, false, WHOLE>(isa, tiles, part, b, before, now, acc);
-    } else {
-        stage::<I, F, T, false, SOME>(isa, tiles, part, b, before, now, acc);
-    }
-    macro_rules! back {
-        ($($t:literal)*) => {
-            $(chain[$t] = own[$t];)*
-        };
-    }
-    back!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+/// Sums that are to be added to the chains: what belongs to them besides.
+struct Pending<'a, S> {
+    s: [S; SCALED],
+    metas: [&'a [ActMeta; TILE]; SCALED],
+    /// Blocks: all four or fewer.
+    count: usize,
 }
 
-/// Multiplies the group of blocks from `b` on into `now`, and adds `before`, the group before it, to the chains.
+impl<'a, S: Copy> Pending<'a, S> {
+    /// Of blocks `b..b + count` of a part; block `b` stands for those that are not there.
+    #[inline(always)]
+    fn of<F: Format>(part: &Part<'a, '_, F, S>, b: usize, count: usize) -> Self {
+        let mut pending = Pending { s: [part.s[b]; SCALED], metas: [part.metas(b); SCALED], count };
+        for i in 1..SCALED {
+            if i < count {
+                (pending.s[i], pending.metas[i]) = (part.s[b + i], part.metas(b + i));
+            }
+        }
+        pending
+    }
+}
+
+/// Multiplies four blocks of a part from `b` on into `now`, adds `before`, the group of blocks before them, to its
+/// chains, and unpacks up to four blocks of the next step.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "one inner loop, always inlined")]
-fn stage<I: TileIsa, F: Format, T: Tiles, const MULTIPLY: bool, const ADD: usize>(
+fn stage<I: TileIsa, F: Format, T: Blocks<F>, const MULTIPLY: bool, const ALL: bool>(
     isa: I,
     tiles: &mut T,
-    part: &Part<'_, F::Scales<I>>,
+    part: &Part<'_, '_, F, F::Scales<I>>,
     b: usize,
     now: &mut GroupSums,
     before: &GroupSums,
+    pending: &Pending<'_, F::Scales<I>>,
     acc: &mut [I::F; ROWS],
+    filling: &mut Filling<'_, I, F>,
 ) {
-    let done = if ADD == NOTHING { 0 } else { b - SCALED };
-    let left = part.blocks - done;
-    let mut s = [part.s[done]; SCALED];
-    for i in 1..SCALED {
-        if ADD == WHOLE || i < left {
-            s[i] = part.s[done + i];
-        }
-    }
-    // Of fewer than four blocks the first stands for those that are not there.
-    let mut metas = [part.metas(done); SCALED];
-    for i in 1..SCALED {
-        metas[i] = part.metas(if ADD == WHOLE || i < left { done + i } else { done });
-    }
-    let count = if MULTIPLY { (part.blocks - b).min(SCALED) } else { 0 };
-    let signed = !matches!(F::TILING, Tiling::Joined { offset: 0 });
-    let per_sum = F::TILING.tiles_a_sum();
-    let per_block = F::TILING.sums() * per_sum;
+    let (s, metas) = (pending.s, pending.metas);
+    let count = if MULTIPLY { (part.s.len() - b).min(SCALED) } else { 0 };
 
     macro_rules! add {
         ($($t:literal)*) => {$(
-            if ADD != NOTHING {
+            if ALL || pending.count > 0 {
                 let mut sum = isa.splat(0.0);
                 for i in 0..SCALED {
-                    if ADD == WHOLE || i < left {
+                    if ALL || i < pending.count {
                         let second = if F::TILING.sums() == 2 { 1 } else { 0 };
                         let sums = [isa.iload(&before[0][i].0[$t]), isa.iload(&before[second][i].0[$t])];
                         let dot = F::dot_of_sums(isa, sums, s[i]);
@@ -308,23 +558,12 @@ fn stage<I: TileIsa, F: Format, T: Tiles, const MULTIPLY: bool, const ADD: usize
     macro_rules! multiply {
         ($i:literal, $a:literal, $c0:literal, $c1:literal; $($t:literal)*) => {
             if $i < count {
-                tiles.load::<$a>(part.quants(b + $i).into());
+                tiles.load::<_, $a>(part, b + $i);
             }
             add!($($t)*);
             if $i < count {
-                let w = &part.w[(b + $i) * per_block..(b + $i + 1) * per_block];
-                tiles.zero::<$c0>();
-                for w in &w[..per_sum] {
-                    tiles.load::<6>(w.into());
-                    tiles.dot::<$c0, $a, 6>(signed);
-                }
-                if F::TILING.sums() == 2 {
-                    tiles.zero::<$c1>();
-                    for w in &w[per_sum..] {
-                        tiles.load::<7>(w.into());
-                        tiles.dot::<$c1, $a, 7>(signed);
-                    }
-                }
+                tiles.multiply::<_, $a, $c0, $c1>(part, b + $i);
+                filling.advance(isa);
             }
         };
     }

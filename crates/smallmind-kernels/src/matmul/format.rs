@@ -34,7 +34,7 @@ pub(crate) enum Tiling {
         /// What a stored quant of zero value is.
         offset: u8,
     },
-    /// Signed bytes: a sum a part of the activations.
+    /// Signed bytes, multiplied where they lie: a sum a part of the activations.
     Parts,
     /// Weights of up to 6 bits, minus `offset`, with scales per 16: a sum a half of the block. Where `8w` fits no byte,
     /// two tiles of `4w` do.
@@ -70,6 +70,10 @@ pub(crate) trait Format {
 
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
+    /// Those vectors where they lie, of a format that stores them unpacked.
+    fn bytes(_u: &Self::Unit, _b: usize) -> Option<&[Bytes; 8]> {
+        None
+    }
     /// The scales of block `b`.
     fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Self::Scales<I>;
     /// The dot products of the block's integers with one token's, as f32.
@@ -283,6 +287,10 @@ impl Format for Q8 {
             isa.bload(&q[6]),
             isa.bload(&q[7]),
         ]
+    }
+    #[inline(always)]
+    fn bytes(u: &Q8Unit, b: usize) -> Option<&[Bytes; 8]> {
+        Some(&u.q[b])
     }
     #[inline(always)]
     fn scales<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> I::F {

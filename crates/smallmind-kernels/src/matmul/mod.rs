@@ -51,7 +51,7 @@ mod pack;
 pub(crate) mod tile;
 mod unpack;
 
-pub use acts::{ActMeta, ActQuants, QuantizedActs, TILE, act_blocks, act_len, act_rows};
+pub use acts::{ActMeta, ActQuants, BLOCK, QuantizedActs, SCALED, TILE, act_blocks, act_len, act_rows};
 pub use format::GROUP;
 pub use pack::{FileRows, RowOrder, pack_rows};
 pub use unpack::{LAYOUT, unpack_row};
@@ -60,7 +60,6 @@ use crate::aligned::ALIGN;
 use crate::dtype::DType;
 use crate::table::Kernels;
 use crate::threads::Pool;
-use acts::BLOCK;
 use float::{FloatFormat, FloatUnit};
 use format::Format;
 use tile::{OutPtr, Piece};

@@ -184,21 +184,21 @@ fn queries<I: Isa, E: Element, const Q: usize>(isa: I, page: &[E], t: &mut PageT
     }
     let mut q: [&[f32]; Q] = [&[]; Q];
     for (i, q) in q.iter_mut().enumerate() {
-        *q = &t.q[(first + i) * dim..(first + i + 1) * dim];
+        *q = &t.q[(first + i) * dim..][..dim];
     }
 
-    // Scores, 16 positions at a time; two blocks side by side hide the latency of the chain over head_dim.
+    // Scores, 16 positions at a time; as many blocks side by side as hide the latency of the chains over head_dim.
     let mut scores = [[[0.0f32; LANES]; PAGE / LANES]; Q];
     let (b0, b1) = (from / LANES, to.div_ceil(LANES));
     let mut b = b0;
     while b < b1 {
-        if b + 1 < b1 {
-            score_blocks::<I, E, Q, 2>(isa, keys, dim, b, &q, &mut scores);
-            b += 2;
-        } else {
-            score_blocks::<I, E, Q, 1>(isa, keys, dim, b, &q, &mut scores);
-            b += 1;
-        }
+        let left = b1 - b;
+        b += match Q {
+            1 if left >= 8 => score_blocks::<I, E, Q, 8>(isa, keys, dim, b, &q, &mut scores),
+            1..=3 if left >= 4 => score_blocks::<I, E, Q, 4>(isa, keys, dim, b, &q, &mut scores),
+            _ if left >= 2 => score_blocks::<I, E, Q, 2>(isa, keys, dim, b, &q, &mut scores),
+            _ => score_blocks::<I, E, Q, 1>(isa, keys, dim, b, &q, &mut scores),
+        };
     }
 
     // Softmax over what each query sees of the page.
@@ -254,6 +254,7 @@ fn queries<I: Isa, E: Element, const Q: usize>(isa: I, page: &[E], t: &mut PageT
     }
 }
 
+/// Scores of B blocks of 16 positions; returns B.
 #[inline(always)]
 fn score_blocks<I: Isa, E: Element, const Q: usize, const B: usize>(
     isa: I,
@@ -262,20 +263,25 @@ fn score_blocks<I: Isa, E: Element, const Q: usize, const B: usize>(
     block: usize,
     q: &[&[f32]; Q],
     scores: &mut [[[f32; LANES]; PAGE / LANES]; Q],
-) {
+) -> usize {
     let mut acc = [[isa.splat(0.0); B]; Q];
+    // Cut to one length that the loop's bound shows, so that nothing is checked within.
+    let q = q.map(|q| &q[..dim]);
     let mut k: [&[[E; LANES]]; B] = [&[]; B];
     for (j, k) in k.iter_mut().enumerate() {
-        *k = keys[(block + j) * LANES * dim..][..LANES * dim].as_chunks::<LANES>().0;
+        *k = &keys[(block + j) * LANES * dim..][..LANES * dim].as_chunks::<LANES>().0[..dim];
     }
     for d in 0..dim {
+        let mut key = [isa.splat(0.0); B];
         for j in 0..B {
-            if d % 2 == 0 {
-                isa.prefetch(std::ptr::from_ref(&k[j][d]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
-            }
-            let key = E::load(isa, &k[j][d]);
-            for i in 0..Q {
-                acc[i][j] = isa.fma(isa.splat(q[i][d]), key, acc[i][j]);
+            // Where a row is half a line this asks for each line twice, which costs less than to tell the rows apart.
+            isa.prefetch(std::ptr::from_ref(&k[j][d]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
+            key[j] = E::load(isa, &k[j][d]);
+        }
+        for i in 0..Q {
+            let q = isa.splat(q[i][d]);
+            for j in 0..B {
+                acc[i][j] = isa.fma(q, key[j], acc[i][j]);
             }
         }
     }
@@ -284,6 +290,7 @@ fn score_blocks<I: Isa, E: Element, const Q: usize, const B: usize>(
             isa.store(acc[i][j], &mut scores[i][block + j]);
         }
     }
+    B
 }
 
 #[inline(always)]
@@ -298,19 +305,23 @@ fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize>(
     out: &mut [f32],
 ) {
     let mut acc = [[isa.splat(0.0); V]; Q];
-    for pos in positions {
-        let row = values[pos * stride + at..][..V * LANES].as_chunks::<LANES>().0;
+    let count = positions.len();
+    let mut weights: [&[f32]; Q] = [&[]; Q];
+    for (weights, scores) in weights.iter_mut().zip(scores) {
+        *weights = &scores.as_flattened()[positions.clone()][..count];
+    }
+    let rows = values[positions.start * stride..positions.end * stride].chunks_exact(stride);
+    for (pos, row) in (0..count).zip(rows) {
+        let row = row[at..at + V * LANES].as_chunks::<LANES>().0;
+        let mut x = [isa.splat(0.0); V];
         for v in 0..V {
             if (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
                 isa.prefetch(std::ptr::from_ref(&row[v]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
             }
-        }
-        let mut x = [isa.splat(0.0); V];
-        for v in 0..V {
             x[v] = E::load(isa, &row[v]);
         }
         for i in 0..Q {
-            let p = isa.splat(scores[i][pos / LANES][pos % LANES]);
+            let p = isa.splat(weights[i][pos]);
             for v in 0..V {
                 acc[i][v] = isa.fma(p, x[v], acc[i][v]);
             }

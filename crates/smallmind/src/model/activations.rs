@@ -5,11 +5,17 @@
 //! the arithmetic where the CPU has no matrix unit, and cost five times the error; the figures are in
 //! `docs/performance.md`.
 
-use smallmind_kernels::matmul::{ActMeta, ActQuants, Acts, Class, TILE, act_len, act_rows, takes_quantized};
+use smallmind_kernels::matmul::{
+    ActMeta, ActQuants, Acts, BLOCK, Class, SCALED, TILE, act_len, act_rows, takes_quantized,
+};
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{Kernels, matmul};
 
 use super::plan::Linear;
+
+/// Values from which on threads share the rows of one tile: the work of some microseconds, several times what a fork and
+/// a join take.
+const WORTH_SPLITTING: usize = 4096;
 
 /// How activations are given to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,17 +82,32 @@ impl ActBuffer {
         let class = form.class();
         let (height, blocks) = (act_rows(n, class).min(TILE), matmul::act_blocks(k));
         let len = act_len(n, k, class);
+        let (quants, metas) = (&mut self.quants[..len], &mut self.metas[..len]);
+        let form_row =
+            |x: &[f32], row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]| match kernels.fast {
+                Some(fast) if form == Form::Rounded => (fast.round)(x, height, row, quants),
+                _ => (kernels.quantize)(x, height, row, quants, metas),
+            };
+        if n.div_ceil(TILE) < pool.threads() && x.len() >= WORTH_SPLITTING {
+            // Fewer tiles than threads: the rows first, then their groups of values.
+            pool.chunks(x, k, fill);
+            let (x, groups) = (&*x, blocks / SCALED);
+            return pool.chunks2(quants, height * SCALED, metas, height * SCALED, &|i, quants, metas| {
+                let (tile, at) = (i / groups, i % groups * SCALED * BLOCK);
+                let values = at..(at + SCALED * BLOCK).min(k);
+                for (row, x) in x.chunks_exact(k).skip(tile * TILE).take(TILE).enumerate() {
+                    form_row(x.get(values.clone()).unwrap_or_default(), row, quants, metas);
+                }
+            });
+        }
         pool.chunks3(
             (x, height * k),
-            (&mut self.quants[..len], height * blocks),
-            (&mut self.metas[..len], height * blocks),
+            (quants, height * blocks),
+            (metas, height * blocks),
             &|tile, x, quants, metas| {
                 for (row, x) in x.chunks_exact_mut(k).enumerate() {
                     fill(tile * TILE + row, x);
-                    match kernels.fast {
-                        Some(fast) if form == Form::Rounded => (fast.round)(x, height, row, quants),
-                        _ => (kernels.quantize)(x, height, row, quants, metas),
-                    }
+                    form_row(x, row, quants, metas);
                 }
             },
         );

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use smallmind_kernels::attention::{PAGE, PageTask, Partial, padded};
+use smallmind_kernels::attention::{PAGE, PageMut, PageTask, Partial, padded};
 
 use super::config::MAX_GROUP;
 use super::pass::{Pass, Span};
@@ -36,25 +36,39 @@ pub(super) fn turn(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch,
         (kernels.scale)(q, config.attention_scale);
     });
     let (rows, keys, values, kv_dim) = (&s.rows, &s.k, &s.v, config.kv_dim());
+    let write = |row: usize, h: usize, page: PageMut<'_>| {
+        let mut k = [0.0; super::config::MAX_HEAD_DIM];
+        let at = row * kv_dim + h * dim..row * kv_dim + (h + 1) * dim;
+        k[..dim].copy_from_slice(&keys[at.clone()]);
+        head(row, &mut k[..dim], layer.k_norm.as_deref());
+        (kernels.write_kv)(page, rows[row].position % PAGE, &k[..dim], &values[at]);
+    };
+    if n == spans.len() {
+        // Decode: a row is a sequence.
+        return pool.chunks(spans, 1, &|row, span| {
+            for span in span {
+                let (precision, bytes) = (span.kv.precision(), span.kv.page_bytes());
+                let heads = span.kv.heads_mut(index, rows[row].position / PAGE);
+                for (h, page) in heads.chunks_exact_mut(bytes).enumerate() {
+                    write(row, h, precision.page_mut(page));
+                }
+            }
+        });
+    }
     let mut first = 0;
     for span in spans.iter_mut() {
-        let of_span = first..first + span.tokens.len();
-        first = of_span.end;
-        let write = |h: usize, pages: &mut crate::kv::HeadPages| {
-            let mut k = [0.0; super::config::MAX_HEAD_DIM];
-            for row in of_span.clone() {
-                let at = row * kv_dim + h * dim..row * kv_dim + (h + 1) * dim;
-                k[..dim].copy_from_slice(&keys[at.clone()]);
-                head(row, &mut k[..dim], layer.k_norm.as_deref());
-                let position = rows[row].position;
-                (kernels.write_kv)(pages.page_mut(position / PAGE), position % PAGE, &k[..dim], &values[at]);
-            }
-        };
-        let heads = span.kv.layer_mut(index);
-        if of_span.len() == 1 {
-            heads.iter_mut().enumerate().for_each(|(h, pages)| write(h, pages));
-        } else {
-            pool.chunks(heads, 1, &|h, pages| pages.iter_mut().for_each(|p| write(h, p)));
+        let end = first + span.tokens.len();
+        let (precision, bytes) = (span.kv.precision(), span.kv.page_bytes());
+        while first < end {
+            // The rows that lie in one page.
+            let position = rows[first].position;
+            let of_page = first..end.min(first + PAGE - position % PAGE);
+            pool.chunks(span.kv.heads_mut(index, position / PAGE), bytes, &|h, page| {
+                for row in of_page.clone() {
+                    write(row, h, precision.page_mut(page));
+                }
+            });
+            first = of_page.end;
         }
     }
 }
@@ -106,14 +120,13 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
         let (item, part) = (items[task / parts], task % parts);
         let first_head = part * heads;
         let Row { span, position } = rows[item.first_row];
-        let pages = &spans[span].kv.layer(index)[first_head / group];
         let what = seen_of_page(layer, position, item.first_page);
         let mut state = [Partial::EMPTY; MAX_GROUP];
         let ranges: [Range<usize>; MAX_GROUP] = std::array::from_fn(|_| what.clone());
         let at = item.first_row * config.q_dim() + first_head * dim;
         let (out, states) = area.split_at_mut(heads * width);
         (kernels.attend_page)(&mut PageTask {
-            page: pages.page(item.first_page),
+            page: spans[span].kv.page(index, first_head / group, item.first_page),
             q: &q[at..at + heads * dim],
             head_dim: dim,
             seen: &ranges[..heads],
@@ -173,7 +186,7 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
             let at = (item.first_row + i) * config.q_dim() + kv_head * group * dim;
             own.copy_from_slice(&q[at..at + group * dim]);
         }
-        let pages = &spans[rows[item.first_row].span].kv.layer(index)[kv_head];
+        let kv = &spans[rows[item.first_row].span].kv;
         let mut states = [Partial::EMPTY; MAX_GROUP];
         let mut part_states = [Partial::EMPTY; MAX_GROUP];
         for page in item.first_page..item.first_page + item.pages {
@@ -185,7 +198,7 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
                 }
             });
             (kernels.attend_page)(&mut PageTask {
-                page: pages.page(page),
+                page: kv.page(index, kv_head, page),
                 q: &own_q[..queries * dim],
                 head_dim: dim,
                 seen: &ranges[..queries],

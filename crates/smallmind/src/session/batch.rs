@@ -68,8 +68,8 @@ impl Batch {
         let longest = sessions.iter().map(|s| s.tokens.len()).max().unwrap_or(0) + 1;
         self.scratch.reserve(self.model.config(), sessions.len(), longest, sessions.len());
         for session in sessions.iter_mut() {
-            session.catch_up();
-            session.kv.reserve(session.tokens.len() + 1);
+            session.catch_up()?;
+            session.kv.reserve(session.tokens.len() + 1)?;
         }
         let mut spans: Vec<Span<'_>> = sessions
             .iter_mut()

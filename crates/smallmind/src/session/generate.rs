@@ -148,7 +148,7 @@ impl Session {
         let mut sampler = Sampler::new(&options.sampling, vocab)?;
         self.check(prompt)?;
         let ahead = options.max_tokens.unwrap_or(usize::MAX).min(RESERVE_AHEAD);
-        self.reserve(prompt.len().saturating_add(ahead));
+        self.reserve(prompt.len().saturating_add(ahead))?;
         self.tokens.iter().chain(prompt).for_each(|t| sampler.accept(*t));
         let cancel = options.cancel.clone();
         let whole = self.prefill_watched(prompt, &mut probe, &|| cancel.is_cancelled())?;
@@ -196,7 +196,7 @@ impl<P: Probe> Generation<'_, P> {
             if self.session.room() == 0 {
                 return Ok(self.end(Finish::Length, None));
             }
-            self.session.reserve(1);
+            self.session.reserve(1)?;
             self.probe.begin(Stage::Decode.into());
             self.session.pass(Class::Exact, &[token], 1, &mut self.probe);
             self.probe.end();

@@ -129,11 +129,15 @@ impl Session {
     }
 
     /// Makes room for `positions` more positions, so that decoding them allocates nothing.
-    pub(crate) fn reserve(&mut self, positions: usize) {
+    ///
+    /// # Errors
+    /// Where the system grants no more memory.
+    pub(crate) fn reserve(&mut self, positions: usize) -> Result<()> {
         let total = (self.tokens.len() + positions).min(self.context);
-        self.kv.reserve(total);
+        self.kv.reserve(total)?;
         self.scratch.reserve(self.model.config(), self.chunk.min(positions.max(1)), total, 1);
         self.tokens.reserve(total.saturating_sub(self.tokens.len()));
+        Ok(())
     }
 
     fn check(&self, tokens: &[u32]) -> Result<()> {
@@ -151,7 +155,8 @@ impl Session {
     /// Appends tokens to the conversation and computes the logits of the last one.
     ///
     /// # Errors
-    /// Where there is no token, one is not in the vocabulary, or they do not fit the context; nothing is changed then.
+    /// Where there is no token, one is not in the vocabulary, they do not fit the context, or the system grants no memory
+    /// for them; nothing is changed then.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&mut [f32]> {
         self.prefill_watched(tokens, &mut Off, &|| false)?;
         Ok(self.logits_mut())
@@ -169,8 +174,8 @@ impl Session {
             return Err(Error::EmptyPrompt);
         }
         self.check(tokens)?;
-        self.reserve(tokens.len());
-        self.catch_up();
+        self.reserve(tokens.len())?;
+        self.catch_up()?;
         let chunks = tokens.len().div_ceil(self.chunk);
         probe.begin(Stage::Prefill.into());
         let mut whole = true;
@@ -186,13 +191,14 @@ impl Session {
     }
 
     /// Computes the last token of a generation, which was sampled and never needed until now.
-    fn catch_up(&mut self) {
+    fn catch_up(&mut self) -> Result<()> {
         if self.kv.len() < self.tokens.len()
             && let Some(token) = self.tokens.pop()
         {
-            self.reserve(1);
+            self.reserve(1)?;
             self.pass(Class::Exact, &[token], 0, &mut Off);
         }
+        Ok(())
     }
 
     /// One forward pass over tokens that were checked and have room.
@@ -209,8 +215,8 @@ impl Session {
     /// As [`Session::prefill`].
     pub fn decode(&mut self, token: u32) -> Result<&mut [f32]> {
         self.check(&[token])?;
-        self.reserve(1);
-        self.catch_up();
+        self.reserve(1)?;
+        self.catch_up()?;
         self.pass(Class::Exact, &[token], 1, &mut Off);
         Ok(self.logits_mut())
     }
@@ -238,8 +244,8 @@ impl Session {
             self.logit_rows = 0;
             return Ok(self.logits_mut());
         }
-        self.reserve(last.len());
-        self.catch_up();
+        self.reserve(last.len())?;
+        self.catch_up()?;
         self.scratch.reserve(self.model.config(), last.len(), self.tokens.len() + last.len(), rows);
         self.pass(self.prompts, last, rows, &mut Off);
         Ok(self.logits_mut())
