@@ -172,6 +172,8 @@ pub(crate) struct SessionArgs {
 pub(crate) enum KvType {
     F16,
     F32,
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]

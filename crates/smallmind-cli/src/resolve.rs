@@ -185,6 +185,7 @@ pub(crate) fn kv(flag: Option<KvType>) -> Option<KvPrecision> {
     flag.map(|kv| match kv {
         KvType::F16 => KvPrecision::F16,
         KvType::F32 => KvPrecision::F32,
+        KvType::Q8_0 => KvPrecision::Q8_0,
     })
 }
 

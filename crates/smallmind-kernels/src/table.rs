@@ -21,7 +21,8 @@ use crate::isa::{
 use crate::matmul;
 use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Piece};
-use crate::ops::attention::{self, PageMut, PageTask, Partial};
+use crate::ops::attention::{self, PageTask, Partial};
+use crate::ops::pages::{self, PageMut};
 use crate::ops::{activation, backward, elementwise, norm, quantize, rope};
 
 /// The functions of one ISA. Slices of one call have equal lengths unless said otherwise.
@@ -133,7 +134,7 @@ macro_rules! tables {
             gelu = activation::gelu_in_place: fn(x: &mut [f32]);
             add = elementwise::add: fn(x: &mut [f32], y: &[f32]);
             scale = elementwise::scale: fn(x: &mut [f32], s: f32);
-            write_kv = attention::write_kv: fn(page: PageMut<'_>, slot: usize, k: &[f32], v: &[f32]);
+            write_kv = pages::write_kv: fn(page: PageMut<'_>, slot: usize, k: &[f32], v: &[f32]);
             attend_page = attention::attend_page: fn(task: &mut PageTask<'_>);
             merge_partial = attention::merge: fn(state: &mut Partial, out: &mut [f32], page: Partial, page_out: &[f32]);
             finish_attention = attention::finish: fn(state: Partial, out: &mut [f32]);

@@ -27,8 +27,7 @@ struct Cache {
 }
 
 impl Cache {
-    fn random(kernels: &Kernels, half: bool, head_dim: usize, positions: usize, r: &mut Random) -> Cache {
-        let empty = if half { Page::f16(head_dim) } else { Page::f32(head_dim) };
+    fn random(kernels: &Kernels, empty: Page, head_dim: usize, positions: usize, r: &mut Random) -> Cache {
         let mut pages = vec![empty; positions.div_ceil(PAGE)];
         let (k, v) = (r.units(positions * head_dim), r.units(positions * head_dim));
         for (i, (k, v)) in k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim)).enumerate() {
@@ -37,13 +36,28 @@ impl Cache {
         Cache { head_dim, pages, k, v }
     }
 
-    /// What a cache of half precision keeps.
+    /// What the cache keeps of what it was given.
     fn stored(&self) -> (Vec<f32>, Vec<f32>) {
-        let round = |x: &Vec<f32>| match &self.pages[0] {
+        let bytes = |x: &[f32]| -> Vec<f32> {
+            let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
+            let quant = |x: &f32| if scale > 0.0 { (x / scale).round_ties_even() } else { 0.0 };
+            x.iter().map(|x| quant(x) * f16_to_f32(f32_to_f16(scale))).collect()
+        };
+        let keep = |x: &Vec<f32>| match &self.pages[0] {
             Page::F16(_) => x.iter().map(|x| f16_to_f32(f32_to_f16(*x))).collect(),
             Page::F32(_) => x.clone(),
+            Page::Q8(..) => x.chunks(self.head_dim).flat_map(|x| x.chunks(32)).flat_map(bytes).collect(),
         };
-        (round(&self.k), round(&self.v))
+        (keep(&self.k), keep(&self.v))
+    }
+
+    /// How far outputs may be from those of what was given.
+    fn bound(&self) -> f64 {
+        match self.pages[0] {
+            Page::F32(_) => 1e-5,
+            Page::F16(_) => 1e-3,
+            Page::Q8(..) => 0.02,
+        }
     }
 
     /// Queries in groups of `group`: pages ascending, partial results merged, `[queries, padded(head_dim)]`.
@@ -118,9 +132,9 @@ fn within(found: &[f32], expected: &[f64], bound: f64, context: &str) {
 fn queries_in_any_grouping_and_on_any_isa_give_the_same_bits() {
     let mut r = Random::new(1);
     for head_dim in [8, 24, 64, 128] {
-        for half in [true, false] {
+        for empty in Page::all(head_dim) {
             for positions in [9, 256, 257, 700] {
-                let cache = Cache::random(available()[0], half, head_dim, positions, &mut r);
+                let cache = Cache::random(available()[0], empty.clone(), head_dim, positions, &mut r);
                 let (q, seen) = queries(head_dim, positions, 9, &mut r);
                 let expected = cache.attend(available()[0], &q, &seen, 1);
                 assert!(expected.iter().all(|v| v.is_finite()));
@@ -141,9 +155,9 @@ fn queries_in_any_grouping_and_on_any_isa_give_the_same_bits() {
 fn attention_over_pages_is_softmax_attention() {
     let mut r = Random::new(2);
     for head_dim in [8, 16, 24, 64, 80, 128, 256] {
-        for half in [true, false] {
+        for empty in Page::all(head_dim) {
             for positions in [8, 255, 256, 800] {
-                let cache = Cache::random(available()[0], half, head_dim, positions, &mut r);
+                let cache = Cache::random(available()[0], empty.clone(), head_dim, positions, &mut r);
                 let (q, seen) = queries(head_dim, positions, 8, &mut r);
                 let (k, v) = cache.stored();
                 for kernels in available() {
@@ -155,7 +169,7 @@ fn attention_over_pages_is_softmax_attention() {
                         let of_stored = reference(head_dim, q, &k, &v, seen[i].clone());
                         within(out, &of_stored, 1e-5, &context);
                         let of_given = reference(head_dim, q, &cache.k, &cache.v, seen[i].clone());
-                        within(out, &of_given, if half { 1e-3 } else { 1e-5 }, &context);
+                        within(out, &of_given, cache.bound(), &context);
                         assert!(rest.iter().all(|v| *v == 0.0), "{context}: the padding is zero");
                     }
                 }
@@ -168,7 +182,7 @@ fn attention_over_pages_is_softmax_attention() {
 fn one_seen_position_gives_its_value_exactly() {
     let mut r = Random::new(3);
     for head_dim in [8, 64, 80] {
-        let cache = Cache::random(available()[0], false, head_dim, 600, &mut r);
+        let cache = Cache::random(available()[0], Page::f32(head_dim), head_dim, 600, &mut r);
         let q = r.units(4 * head_dim);
         let seen = [0..1, 255..256, 256..257, 599..600];
         for kernels in available() {
@@ -184,9 +198,9 @@ fn one_seen_position_gives_its_value_exactly() {
 #[test]
 fn what_a_query_does_not_see_changes_no_bit_of_its_output() {
     let (head_dim, mut r) = (64, Random::new(4));
-    for half in [true, false] {
+    for empty in Page::all(head_dim) {
         for kernels in available() {
-            let mut cache = Cache::random(kernels, half, head_dim, 512, &mut r);
+            let mut cache = Cache::random(kernels, empty.clone(), head_dim, 512, &mut r);
             let q = r.units(3 * head_dim);
             // The third query makes the kernel pass over all positions.
             let seen = [5..300, 290..291, 0..512];
@@ -194,7 +208,7 @@ fn what_a_query_does_not_see_changes_no_bit_of_its_output() {
             for slot in [0, 1, 4, 300 % PAGE, 301 % PAGE, PAGE - 1] {
                 let page = usize::from(slot != 0 && slot != 1 && slot != 4);
                 // So large that even the smallest weight there is, e^-87, would show.
-                let size = if half { 6e4 } else { 1e38 };
+                let size = if let Page::F32(_) = empty { 1e38 } else { 6e4 };
                 let huge: Vec<f32> = r.units(head_dim).iter().map(|v| size * v).collect();
                 cache.pages[page].write(kernels, slot, &r.units(head_dim), &huge);
             }
@@ -233,11 +247,12 @@ proptest! {
         positions in 10..=600_usize,
         n in 1..=9_usize,
         group in 1..=9_usize,
-        half: bool,
+        stored in 0..3_usize,
         seed: u64,
     ) {
         let mut r = Random::new(seed);
-        let cache = Cache::random(available()[0], half, head_dim, positions, &mut r);
+        let empty = Page::all(head_dim)[stored].clone();
+        let cache = Cache::random(available()[0], empty, head_dim, positions, &mut r);
         let (q, seen) = queries(head_dim, positions, n, &mut r);
         let expected = cache.attend(available()[0], &q, &seen, 1);
         let (k, v) = cache.stored();

@@ -6,7 +6,7 @@
 //! mapping.
 
 use memmap2::MmapMut;
-use smallmind_kernels::attention::{PAGE, PageMut, PageRef, page_len};
+use smallmind_kernels::attention::{PAGE, PageMut, PageRef, page_len, q8_page_len};
 
 use crate::error::{Error, Result};
 use crate::model::config::Config;
@@ -22,31 +22,56 @@ pub enum KvPrecision {
     F16,
     /// Single precision: twice the memory.
     F32,
+    /// Bytes with a scale in half precision for 32 values, as in Q8_0: little more than half the memory.
+    Q8_0,
 }
 
 impl KvPrecision {
+    /// Its name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvPrecision::F16 => "f16",
+            KvPrecision::F32 => "f32",
+            KvPrecision::Q8_0 => "q8_0",
+        }
+    }
+
     /// Bytes of a page of one head.
     fn page_bytes(self, head_dim: usize) -> usize {
-        let value = match self {
-            KvPrecision::F16 => 2,
-            KvPrecision::F32 => 4,
-        };
-        page_len(head_dim) * value
+        match self {
+            KvPrecision::F16 => 2 * page_len(head_dim),
+            KvPrecision::F32 => 4 * page_len(head_dim),
+            KvPrecision::Q8_0 => {
+                let (quants, scales) = q8_page_len(head_dim);
+                quants + 2 * scales
+            }
+        }
     }
 
     /// A page's bytes as what they hold.
-    fn page(self, bytes: &[u8]) -> PageRef<'_> {
+    fn page(self, bytes: &[u8], head_dim: usize) -> PageRef<'_> {
         match self {
             KvPrecision::F16 => PageRef::F16(bytemuck::cast_slice(bytes)),
             KvPrecision::F32 => PageRef::F32(bytemuck::cast_slice(bytes)),
+            KvPrecision::Q8_0 => {
+                let (quants, scales) = bytes.split_at(q8_page_len(head_dim).0);
+                PageRef::Q8 { quants: bytemuck::cast_slice(quants), scales: bytemuck::cast_slice(scales) }
+            }
         }
     }
 
     /// [`KvPrecision::page`] for writing.
-    pub(crate) fn page_mut(self, bytes: &mut [u8]) -> PageMut<'_> {
+    pub(crate) fn page_mut(self, bytes: &mut [u8], head_dim: usize) -> PageMut<'_> {
         match self {
             KvPrecision::F16 => PageMut::F16(bytemuck::cast_slice_mut(bytes)),
             KvPrecision::F32 => PageMut::F32(bytemuck::cast_slice_mut(bytes)),
+            KvPrecision::Q8_0 => {
+                let (quants, scales) = bytes.split_at_mut(q8_page_len(head_dim).0);
+                PageMut::Q8 {
+                    quants: bytemuck::cast_slice_mut(quants),
+                    scales: bytemuck::cast_slice_mut(scales),
+                }
+            }
         }
     }
 }
@@ -97,6 +122,7 @@ pub struct KvCache {
     places: Vec<(usize, usize)>,
     precision: KvPrecision,
     heads: usize,
+    head_dim: usize,
     page_bytes: usize,
     len: usize,
     /// Positions that windowed layers see, and pages that their rings keep.
@@ -117,7 +143,16 @@ impl KvCache {
         });
         let places = places.collect();
         let page_bytes = precision.page_bytes(config.head_dim);
-        KvCache { stores, places, precision, heads: config.kv_heads, page_bytes, len: 0, window }
+        KvCache {
+            stores,
+            places,
+            precision,
+            heads: config.kv_heads,
+            head_dim: config.head_dim,
+            page_bytes,
+            len: 0,
+            window,
+        }
     }
 
     /// Positions filled.
@@ -163,7 +198,7 @@ impl KvCache {
         let (store, layer) = self.places[layer];
         let store = &self.stores[store];
         let at = (layer * self.heads + head) * self.page_bytes;
-        self.precision.page(&store.slabs[store.slab(page)][at..at + self.page_bytes])
+        self.precision.page(&store.slabs[store.slab(page)][at..at + self.page_bytes], self.head_dim)
     }
 
     /// Page `page` of all heads of a layer, for writing: heads side by side, [`KvCache::page_bytes`] each, to be seen

@@ -38,7 +38,7 @@ fn chunks_threads_and_decode_give_the_same_bits_in_every_family() {
         let vocab = u32::try_from(one.config().vocab).unwrap();
         let ids: Vec<u32> = (0..97u32).map(|i| (i * i + 7 * i) % vocab).collect();
         let ids = &ids[..ids.len().min(one.config().context)];
-        for kv in [KvPrecision::F16, KvPrecision::F32] {
+        for kv in [KvPrecision::F16, KvPrecision::F32, KvPrecision::Q8_0] {
             // Token by token is decode.
             let decoded = scored(&one, ids, 1, kv);
             for threads in [1, 2, 3] {

@@ -61,10 +61,7 @@ impl SpeedRow {
             mean_and_deviation(&samples_ns.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
         let tensors = model.gguf().tensors();
         let usual = if model.is_precise() { KvPrecision::F32 } else { KvPrecision::F16 };
-        let kv = match settings.kv.unwrap_or(usual) {
-            KvPrecision::F32 => "f32",
-            KvPrecision::F16 => "f16",
-        };
+        let kv = settings.kv.unwrap_or(usual).name();
         let name = smallmind::escaped(model.config().name.as_bytes(), 60).to_string();
         let build = Build::this();
         SpeedRow {

@@ -36,16 +36,15 @@ pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors:
     if !quantized || p.acts.height != TILE {
         return vectors(p);
     }
-    by_format!(p.w.dtype(), F => {
+    if by_format!(p.w.dtype(), F => F::TILING == Tiling::Parts, G => false) {
         // SAFETY: the caller's promise.
-        unsafe {
-            if F::TILING == Tiling::Parts {
-                rows::<I, F, AsTheyAre<T::Parts>>(isa, &mut AsTheyAre(T::Parts::configure()), p);
-            } else {
-                rows::<I, F, Unpacking<T>>(isa, &mut Unpacking(T::configure()), p);
-            }
-        }
-    }, G => {});
+        let mut tiles = AsTheyAre(unsafe { T::Parts::configure() });
+        by_format!(p.w.dtype(), F => if F::TILING == Tiling::Parts { rows::<I, F, _>(isa, &mut tiles, p) }, G => {});
+    } else {
+        // SAFETY: the caller's promise.
+        let mut tiles = Unpacking(unsafe { T::configure() });
+        by_format!(p.w.dtype(), F => if F::TILING != Tiling::Parts { rows::<I, F, _>(isa, &mut tiles, p) }, G => {});
+    }
 }
 
 /// How registers multiply the blocks of a format.

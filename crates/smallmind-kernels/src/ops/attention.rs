@@ -1,85 +1,11 @@
 //! Attention of some query vectors over one page of the KV cache, with an online softmax (Milakov and Gimelshein 2018)
 //! over pages: partial results of pages are merged in ascending order, so how pages and queries are spread over threads
 //! changes no bit.
-//!
-//! A page holds [`PAGE`] positions of one key/value head: K as `[PAGE / 16][head_dim][16]` (16 positions side by side),
-//! V as `[PAGE][padded head_dim]`.
 
 use super::exp::exp;
+use super::pages::{Bytes, PAGE, PageRef, Scores, Stored, padded};
 use super::{map, zip};
 use crate::isa::{Isa, LANES, max_lane, sum};
-
-/// Positions of one page.
-pub const PAGE: usize = 256;
-
-/// How far ahead K and V are asked for: as for weights. What follows K in a page is V.
-const PREFETCH_BYTES: usize = 8192;
-
-/// `head_dim` rounded up to whole vectors: the row length of V in a page and of partial outputs.
-pub fn padded(head_dim: usize) -> usize {
-    head_dim.next_multiple_of(LANES)
-}
-
-/// Stored values of K and V of one head and page.
-pub fn page_len(head_dim: usize) -> usize {
-    PAGE * head_dim + PAGE * padded(head_dim)
-}
-
-/// A stored element of the KV cache.
-pub(crate) trait Element: Copy {
-    fn load<I: Isa>(isa: I, x: &[Self; LANES]) -> I::F;
-    fn store<I: Isa>(isa: I, x: I::F, out: &mut [Self; LANES]);
-    fn lane(v: f32) -> Self;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[f32; LANES]) -> I::F {
-        isa.load(x)
-    }
-    #[inline(always)]
-    fn store<I: Isa>(isa: I, x: I::F, out: &mut [f32; LANES]) {
-        isa.store(x, out);
-    }
-    #[inline(always)]
-    fn lane(v: f32) -> f32 {
-        v
-    }
-}
-
-/// IEEE half precision, as its bits.
-impl Element for u16 {
-    #[inline(always)]
-    fn load<I: Isa>(isa: I, x: &[u16; LANES]) -> I::F {
-        isa.load_f16(x)
-    }
-    #[inline(always)]
-    fn store<I: Isa>(isa: I, x: I::F, out: &mut [u16; LANES]) {
-        isa.store_f16(x, out);
-    }
-    #[inline(always)]
-    fn lane(v: f32) -> u16 {
-        crate::half::f32_to_f16(v)
-    }
-}
-
-/// One page of one head, as stored.
-#[derive(Clone, Copy, Debug)]
-pub enum PageRef<'a> {
-    /// Half precision bits.
-    F16(&'a [u16]),
-    /// Single precision.
-    F32(&'a [f32]),
-}
-
-/// One page of one head, to be written.
-#[derive(Debug)]
-pub enum PageMut<'a> {
-    /// Half precision bits.
-    F16(&'a mut [u16]),
-    /// Single precision.
-    F32(&'a mut [f32]),
-}
 
 /// The softmax over one page, or over the pages merged so far; the weighted sum of V goes with it in a row of its own.
 #[derive(Clone, Copy, Debug)]
@@ -93,31 +19,6 @@ pub struct Partial {
 impl Partial {
     /// Of no positions.
     pub const EMPTY: Partial = Partial { max: f32::NEG_INFINITY, sum: 0.0 };
-}
-
-/// Writes K and V of one position (`slot` within the page) of one head.
-#[inline(always)]
-pub(crate) fn write_kv<I: Isa>(isa: I, page: PageMut<'_>, slot: usize, k: &[f32], v: &[f32]) {
-    match page {
-        PageMut::F16(p) => write_as::<I, u16>(isa, p, slot, k, v),
-        PageMut::F32(p) => write_as::<I, f32>(isa, p, slot, k, v),
-    }
-}
-
-#[inline(always)]
-fn write_as<I: Isa, E: Element>(isa: I, page: &mut [E], slot: usize, k: &[f32], v: &[f32]) {
-    let dim = k.len();
-    let (keys, values) = page.split_at_mut(PAGE * dim);
-    let block = &mut keys[slot / LANES * LANES * dim..][..LANES * dim];
-    for (out, &k) in block.chunks_exact_mut(LANES).zip(k) {
-        out[slot % LANES] = E::lane(k);
-    }
-    let row = &mut values[slot * padded(dim)..][..padded(dim)];
-    for (out, v) in row.as_chunks_mut::<LANES>().0.iter_mut().zip(v.chunks(LANES)) {
-        let mut lanes = [0.0; LANES];
-        lanes[..v.len()].copy_from_slice(v);
-        E::store(isa, isa.load(&lanes), out);
-    }
 }
 
 /// What one call computes: `queries` vectors against positions of one page.
@@ -141,24 +42,25 @@ pub struct PageTask<'a> {
 #[inline(always)]
 pub(crate) fn attend_page<I: Isa>(isa: I, task: &mut PageTask<'_>) {
     match task.page {
-        PageRef::F16(p) => attend_as::<I, u16>(isa, p, task),
-        PageRef::F32(p) => attend_as::<I, f32>(isa, p, task),
+        PageRef::F16(p) => attend_as(isa, p, task),
+        PageRef::F32(p) => attend_as(isa, p, task),
+        PageRef::Q8 { quants, scales } => attend_as(isa, Bytes { quants, scales }, task),
     }
 }
 
 #[inline(always)]
-fn attend_as<I: Isa, E: Element>(isa: I, page: &[E], t: &mut PageTask<'_>) {
+fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>) {
     let n = t.seen.len();
     let mut first = 0;
     while first < n {
         let width = (n - first).min(I::QUERIES);
         match width {
-            6 if I::QUERIES >= 6 => queries::<I, E, 6>(isa, page, t, first),
-            5 if I::QUERIES >= 6 => queries::<I, E, 5>(isa, page, t, first),
-            4 if I::QUERIES >= 4 => queries::<I, E, 4>(isa, page, t, first),
-            3 if I::QUERIES >= 4 => queries::<I, E, 3>(isa, page, t, first),
-            2 => queries::<I, E, 2>(isa, page, t, first),
-            _ => queries::<I, E, 1>(isa, page, t, first),
+            6 if I::QUERIES >= 6 => queries::<I, P, 6>(isa, page, t, first),
+            5 if I::QUERIES >= 6 => queries::<I, P, 5>(isa, page, t, first),
+            4 if I::QUERIES >= 4 => queries::<I, P, 4>(isa, page, t, first),
+            3 if I::QUERIES >= 4 => queries::<I, P, 3>(isa, page, t, first),
+            2 => queries::<I, P, 2>(isa, page, t, first),
+            _ => queries::<I, P, 1>(isa, page, t, first),
         }
         first += width;
     }
@@ -166,10 +68,9 @@ fn attend_as<I: Isa, E: Element>(isa: I, page: &[E], t: &mut PageTask<'_>) {
 
 /// Q queries at once: each load of K or V serves all of them. The sums of one query are the same for every Q.
 #[inline(always)]
-fn queries<I: Isa, E: Element, const Q: usize>(isa: I, page: &[E], t: &mut PageTask<'_>, first: usize) {
+fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<'_>, first: usize) {
     let dim = t.head_dim;
     let dim_padded = padded(dim);
-    let (keys, values) = page.split_at(PAGE * dim);
     let mut from = PAGE;
     let mut to = 0;
     for r in &t.seen[first..first + Q] {
@@ -188,16 +89,16 @@ fn queries<I: Isa, E: Element, const Q: usize>(isa: I, page: &[E], t: &mut PageT
     }
 
     // Scores, 16 positions at a time; as many blocks side by side as hide the latency of the chains over head_dim.
-    let mut scores = [[[0.0f32; LANES]; PAGE / LANES]; Q];
+    let mut scores: [Scores; Q] = [[[0.0; LANES]; PAGE / LANES]; Q];
     let (b0, b1) = (from / LANES, to.div_ceil(LANES));
     let mut b = b0;
     while b < b1 {
         let left = b1 - b;
         b += match Q {
-            1 if left >= 8 => score_blocks::<I, E, Q, 8>(isa, keys, dim, b, &q, &mut scores),
-            1..=3 if left >= 4 => score_blocks::<I, E, Q, 4>(isa, keys, dim, b, &q, &mut scores),
-            _ if left >= 2 => score_blocks::<I, E, Q, 2>(isa, keys, dim, b, &q, &mut scores),
-            _ => score_blocks::<I, E, Q, 1>(isa, keys, dim, b, &q, &mut scores),
+            1 if left >= 8 => page.score::<I, Q, 8>(isa, dim, b, &q, &mut scores),
+            1..=3 if left >= 4 => page.score::<I, Q, 4>(isa, dim, b, &q, &mut scores),
+            _ if left >= 2 => page.score::<I, Q, 2>(isa, dim, b, &q, &mut scores),
+            _ => page.score::<I, Q, 1>(isa, dim, b, &q, &mut scores),
         };
     }
 
@@ -245,92 +146,11 @@ fn queries<I: Isa, E: Element, const Q: usize>(isa: I, page: &[E], t: &mut PageT
     let mut at = 0;
     while at < dim_padded {
         if dim_padded - at >= 4 * LANES {
-            weigh_values::<I, E, Q, 4>(isa, values, dim_padded, at, from..to, &scores, out);
+            page.weigh::<I, Q, 4>(isa, dim, at, from..to, &scores, out);
             at += 4 * LANES;
         } else {
-            weigh_values::<I, E, Q, 1>(isa, values, dim_padded, at, from..to, &scores, out);
+            page.weigh::<I, Q, 1>(isa, dim, at, from..to, &scores, out);
             at += LANES;
-        }
-    }
-}
-
-/// Scores of B blocks of 16 positions; returns B.
-#[inline(always)]
-fn score_blocks<I: Isa, E: Element, const Q: usize, const B: usize>(
-    isa: I,
-    keys: &[E],
-    dim: usize,
-    block: usize,
-    q: &[&[f32]; Q],
-    scores: &mut [[[f32; LANES]; PAGE / LANES]; Q],
-) -> usize {
-    let mut acc = [[isa.splat(0.0); B]; Q];
-    // Cut to one length that the loop's bound shows, so that nothing is checked within.
-    let q = q.map(|q| &q[..dim]);
-    let mut k: [&[[E; LANES]]; B] = [&[]; B];
-    for (j, k) in k.iter_mut().enumerate() {
-        *k = &keys[(block + j) * LANES * dim..][..LANES * dim].as_chunks::<LANES>().0[..dim];
-    }
-    for d in 0..dim {
-        let mut key = [isa.splat(0.0); B];
-        for j in 0..B {
-            // Where a row is half a line this asks for each line twice, which costs less than to tell the rows apart.
-            isa.prefetch(std::ptr::from_ref(&k[j][d]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
-            key[j] = E::load(isa, &k[j][d]);
-        }
-        for i in 0..Q {
-            let q = isa.splat(q[i][d]);
-            for j in 0..B {
-                acc[i][j] = isa.fma(q, key[j], acc[i][j]);
-            }
-        }
-    }
-    for i in 0..Q {
-        for j in 0..B {
-            isa.store(acc[i][j], &mut scores[i][block + j]);
-        }
-    }
-    B
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "one inner loop, always inlined")]
-fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize>(
-    isa: I,
-    values: &[E],
-    stride: usize,
-    at: usize,
-    positions: std::ops::Range<usize>,
-    scores: &[[[f32; LANES]; PAGE / LANES]; Q],
-    out: &mut [f32],
-) {
-    let mut acc = [[isa.splat(0.0); V]; Q];
-    let count = positions.len();
-    let mut weights: [&[f32]; Q] = [&[]; Q];
-    for (weights, scores) in weights.iter_mut().zip(scores) {
-        *weights = &scores.as_flattened()[positions.clone()][..count];
-    }
-    let rows = values[positions.start * stride..positions.end * stride].chunks_exact(stride);
-    for (pos, row) in (0..count).zip(rows) {
-        let row = row[at..at + V * LANES].as_chunks::<LANES>().0;
-        let mut x = [isa.splat(0.0); V];
-        for v in 0..V {
-            if (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
-                isa.prefetch(std::ptr::from_ref(&row[v]).cast::<u8>().wrapping_add(PREFETCH_BYTES));
-            }
-            x[v] = E::load(isa, &row[v]);
-        }
-        for i in 0..Q {
-            let p = isa.splat(weights[i][pos]);
-            for v in 0..V {
-                acc[i][v] = isa.fma(p, x[v], acc[i][v]);
-            }
-        }
-    }
-    for i in 0..Q {
-        let row = out[i * stride + at..][..V * LANES].as_chunks_mut::<LANES>().0;
-        for v in 0..V {
-            isa.store(acc[i][v], &mut row[v]);
         }
     }
 }

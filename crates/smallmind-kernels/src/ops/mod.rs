@@ -6,6 +6,7 @@ pub(crate) mod backward;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
 pub(crate) mod norm;
+pub(crate) mod pages;
 pub(crate) mod quantize;
 pub(crate) mod rope;
 

@@ -6,7 +6,7 @@ pub(crate) mod weights;
 
 use std::ops::Range;
 
-use smallmind_kernels::attention::{PageMut, PageRef, PageTask, Partial, padded, page_len};
+use smallmind_kernels::attention::{PageMut, PageRef, PageTask, Partial, padded, page_len, q8_page_len};
 use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, TILE, act_blocks, act_len, act_rows};
 use smallmind_kernels::{ALIGN, FastKernels, Kernels, available};
 
@@ -158,9 +158,20 @@ impl Quantized {
 pub(crate) enum Page {
     F16(Vec<u16>),
     F32(Vec<f32>),
+    Q8(Vec<i8>, Vec<u16>),
 }
 
 impl Page {
+    pub(crate) fn q8(head_dim: usize) -> Page {
+        let (quants, scales) = q8_page_len(head_dim);
+        Page::Q8(vec![0; quants], vec![0; scales])
+    }
+
+    /// One of each type.
+    pub(crate) fn all(head_dim: usize) -> [Page; 3] {
+        [Page::f16(head_dim), Page::f32(head_dim), Page::q8(head_dim)]
+    }
+
     pub(crate) fn f16(head_dim: usize) -> Page {
         Page::F16(vec![0; page_len(head_dim)])
     }
@@ -173,6 +184,7 @@ impl Page {
         let page = match self {
             Page::F16(p) => PageMut::F16(p),
             Page::F32(p) => PageMut::F32(p),
+            Page::Q8(quants, scales) => PageMut::Q8 { quants, scales },
         };
         (kernels.write_kv)(page, slot, k, v);
     }
@@ -182,6 +194,9 @@ impl Page {
         match self {
             Page::F16(p) => p.iter().map(|&v| v.into()).collect(),
             Page::F32(p) => p.iter().map(|v| v.to_bits()).collect(),
+            Page::Q8(quants, scales) => {
+                quants.iter().map(|v| *v as u32).chain(scales.iter().map(|&v| v.into())).collect()
+            }
         }
     }
 
@@ -189,6 +204,7 @@ impl Page {
         match self {
             Page::F16(p) => PageRef::F16(p),
             Page::F32(p) => PageRef::F32(p),
+            Page::Q8(quants, scales) => PageRef::Q8 { quants, scales },
         }
     }
 

@@ -50,7 +50,7 @@ pub(super) fn turn(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch,
                 let (precision, bytes) = (span.kv.precision(), span.kv.page_bytes());
                 let heads = span.kv.heads_mut(index, rows[row].position / PAGE);
                 for (h, page) in heads.chunks_exact_mut(bytes).enumerate() {
-                    write(row, h, precision.page_mut(page));
+                    write(row, h, precision.page_mut(page, dim));
                 }
             }
         });
@@ -65,7 +65,7 @@ pub(super) fn turn(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch,
             let of_page = first..end.min(first + PAGE - position % PAGE);
             pool.chunks(span.kv.heads_mut(index, position / PAGE), bytes, &|h, page| {
                 for row in of_page.clone() {
-                    write(row, h, precision.page_mut(page));
+                    write(row, h, precision.page_mut(page, dim));
                 }
             });
             first = of_page.end;
