@@ -322,6 +322,9 @@ pub(crate) struct PerplexityArgs {
     /// Tokens of one window, whose second half is scored [default: 512]
     #[arg(short, long, value_name = "N")]
     pub(crate) ctx: Option<usize>,
+    /// Storage of K and V [default: f16; f32 with --precise]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) kv_type: Option<KvType>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

@@ -223,7 +223,7 @@ tile_table!(
     amx_emulated,
     "amx-emulated",
     Avx512,
-    amx::Emulated
+    crate::isa::amx_emulated::Emulated
 );
 
 /// A name of `SMALLMIND_ISA`, and its table where this CPU can run it.

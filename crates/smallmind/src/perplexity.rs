@@ -20,8 +20,8 @@ pub struct Perplexity {
     pub tokens: usize,
 }
 
-/// Scores `tokens` (the text's, with BOS where the tokenizer adds one) in windows of `context` tokens.
-/// `progress` is told windows done, of how many, and the perplexity so far; it returns whether to go on.
+/// Scores `tokens` (the text's, with BOS where the tokenizer adds one) in windows of `context` tokens, in sessions of
+/// these `options` but for their context. `progress` is told windows done, of how many, and the perplexity so far; it returns whether to go on.
 ///
 /// # Errors
 /// Where the text is shorter than two windows, or the context too small or too large.
@@ -29,6 +29,7 @@ pub fn perplexity(
     model: &Model,
     tokens: &[u32],
     context: usize,
+    options: &SessionOptions,
     progress: &mut dyn FnMut(usize, usize, f64) -> bool,
 ) -> Result<Perplexity> {
     if context < 4 {
@@ -44,7 +45,7 @@ pub fn perplexity(
         return Err(Error::Parameter(message));
     }
     let vocab = model.config().vocab;
-    let options = SessionOptions { context: Some(context), ..SessionOptions::default() };
+    let options = SessionOptions { context: Some(context), ..options.clone() };
     let mut session = Session::new(model, &options)?;
     let bos = model.tokenizer().bos().filter(|_| model.tokenizer().adds_bos());
     let windows = tokens.len() / context;

@@ -46,7 +46,8 @@ fn answer_to(model: &Model, request: &Value) -> Result<Value> {
         let windows = what["windows"].as_array().map(Vec::as_slice).unwrap_or_default();
         let windows: Vec<Vec<u32>> = windows.iter().map(ids).collect::<Result<_>>()?;
         let window = windows.first().map_or(0, Vec::len);
-        let scored = perplexity(model, &windows.concat(), window, &mut |_, _, _| true)?;
+        let scored =
+            perplexity(model, &windows.concat(), window, &SessionOptions::default(), &mut |_, _, _| true)?;
         return Ok(json!({"perplexity": scored.perplexity, "scored": scored.tokens}));
     }
     Err(Error::Usage("there is no such request".into()))

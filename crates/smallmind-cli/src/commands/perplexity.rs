@@ -1,7 +1,7 @@
 //! `smallmind perplexity`: how well a model predicts a text.
 
 use anyhow::{Result, anyhow};
-use smallmind::{Encode, perplexity};
+use smallmind::{Encode, SessionOptions, perplexity};
 
 use crate::args::PerplexityArgs;
 use crate::interrupt::Guard;
@@ -17,8 +17,10 @@ pub(crate) fn run(args: &PerplexityArgs, out: &Out) -> Result<()> {
     let model = &loaded.model;
     let context = args.ctx.unwrap_or(WINDOW.min(model.config().context));
     let tokens = model.tokenizer().encode(&text, Encode { add_special: true, parse_special: false });
+    let kv = resolve::kv(args.kv_type);
+    let options = SessionOptions { kv, ..SessionOptions::default() };
     let interrupt = Guard::new();
-    let result = perplexity(model, &tokens, context, &mut |done, of, so_far| {
+    let result = perplexity(model, &tokens, context, &options, &mut |done, of, so_far| {
         out.detail(|| format!("window {done} of {of}: perplexity {so_far:.4}"));
         !interrupt.interrupted()
     })?;
