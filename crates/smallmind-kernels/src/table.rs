@@ -17,7 +17,6 @@ use crate::isa::{
     avx2::{Avx2, AvxVnni},
     avx512::{Avx512, Avx512Bw},
 };
-#[cfg(target_arch = "x86_64")]
 use crate::matmul;
 use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Piece};
@@ -92,7 +91,8 @@ impl std::fmt::Debug for Kernels {
 }
 
 /// Makes `fn $table(proof) -> &'static Kernels`: for each entry a function with the ISA's target features around the
-/// generic body, which is inlined into it with all its leaves.
+/// generic body, which is inlined into it with all its leaves. Matrix products are a function for each format: in a single
+/// one all of them would be inlined, and the compiler takes more time for one long function than for many short ones.
 macro_rules! kernel_table {
     ($table:ident, $isa:ident, $compiled:meta,
      $($field:ident = $body:path: fn($($arg:ident: $ty:ty),*);)*) => {
@@ -106,8 +106,33 @@ macro_rules! kernel_table {
                     $body(isa, $($arg),*);
                 }
             )*
+            #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro's arguments")]
+            fn matmul_piece(p: &Piece<'_>) {
+                matmul::by_format!(p.w.dtype(), F => {
+                    #[$compiled]
+                    fn of_format(p: &Piece<'_>) {
+                        #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
+                        // SAFETY: the table is reachable only through a proof that the CPU has the instructions.
+                        tile::rows::<_, F>(unsafe { $isa::assume() }, p);
+                    }
+                    #[allow(unused_unsafe, reason = "plain Rust needs no features")]
+                    // SAFETY: as above.
+                    unsafe { of_format(p) }
+                }, G => {
+                    #[$compiled]
+                    fn of_format(p: &Piece<'_>) {
+                        #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
+                        // SAFETY: as above.
+                        float::rows::<_, G>(unsafe { $isa::assume() }, p);
+                    }
+                    #[allow(unused_unsafe, reason = "plain Rust needs no features")]
+                    // SAFETY: as above.
+                    unsafe { of_format(p) }
+                });
+            }
             static TABLE: Kernels = Kernels {
                 name: <$isa as Isa>::NAME,
+                matmul_piece,
                 fast: None,
                 $($field: |$($arg),*| {
                     #[allow(unused_unsafe, reason = "the plain table needs no features")]
@@ -123,7 +148,6 @@ macro_rules! kernel_table {
 macro_rules! tables {
     ($($(#[$cfg:meta])* $table:ident, $isa:ident, $compiled:meta;)*) => {
         $($(#[$cfg])* kernel_table!($table, $isa, $compiled,
-            matmul_piece = tile::piece: fn(p: &Piece<'_>);
             quantize = quantize::quantize: fn(x: &[f32], height: usize, row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);

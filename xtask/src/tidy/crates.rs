@@ -17,7 +17,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("smallmind-hub", &[]),
     ("smallmind-bench", &["smallmind", "smallmind-formats", "smallmind-kernels"]),
     ("smallmind-cli", &["smallmind", "smallmind-bench", "smallmind-train", "smallmind-hub"]),
-    ("xtask", &["smallmind", "smallmind-formats"]),
+    ("xtask", &[]),
+    ("xtask-measure", &["smallmind", "smallmind-bench", "smallmind-formats"]),
 ];
 /// What turns C or C++ into object files, or finds libraries made of it.
 const C_BUILDERS: &[&str] =
@@ -81,8 +82,8 @@ fn edge_problems(crates: &[(&str, Vec<&str>)]) -> Vec<String> {
 }
 
 pub(super) fn lints(tree: &Tree) -> Result<Vec<String>> {
-    let manifests =
-        tree.texts(|p| p == "xtask/Cargo.toml" || (p.starts_with("crates/") && p.ends_with("/Cargo.toml")));
+    let ours = |p: &str| p.starts_with("xtask/") || p.starts_with("crates/");
+    let manifests = tree.texts(|p| ours(p) && p.ends_with("/Cargo.toml"));
     // What is a workspace of its own has nothing to take them from.
     let ours = manifests.filter(|(_, text)| !text.lines().any(|l| l == "[workspace]"));
     let lax = ours.filter(|(_, text)| !takes_lints(text));

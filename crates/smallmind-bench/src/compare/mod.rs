@@ -7,7 +7,7 @@
 mod driver;
 mod forms;
 mod pattern;
-mod process;
+pub mod process;
 mod program;
 mod recipe;
 mod runner;

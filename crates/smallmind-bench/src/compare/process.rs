@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Why a sample could not be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub enum Fault {
     /// Ctrl-C.
     Cancelled,
     /// The side's words.
@@ -30,9 +30,11 @@ pub(super) enum Fault {
 
 /// How long to wait, and what ends the waiting.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience<'a> {
-    pub(super) timeout: Duration,
-    pub(super) cancel: &'a CancelToken,
+pub struct Patience<'a> {
+    /// For one sample.
+    pub timeout: Duration,
+    /// Ctrl-C.
+    pub cancel: &'a CancelToken,
 }
 
 fn failed(words: impl Into<String>) -> Fault {
@@ -93,17 +95,20 @@ pub(super) fn peak_bytes(pid: u32) -> Option<u64> {
 
 /// A program that has ended well.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub struct Finished {
     /// Standard output, then standard error.
-    pub(super) output: String,
+    pub output: String,
     /// From its start to its end.
-    pub(super) seconds: f64,
+    pub seconds: f64,
     /// Read every few milliseconds: growth within the last ones can be missed.
-    pub(super) peak_bytes: Option<u64>,
+    pub peak_bytes: Option<u64>,
 }
 
 /// Runs a program to its end.
-pub(super) fn run(words: &[String], threads: usize, patience: Patience<'_>) -> Result<Finished, Fault> {
+///
+/// # Errors
+/// Its last words where it fails, does not end in time or cannot be started; [`Fault::Cancelled`] after Ctrl-C.
+pub fn run(words: &[String], threads: usize, patience: Patience<'_>) -> Result<Finished, Fault> {
     let start = Instant::now();
     let mut command = command(words, threads)?;
     let mut child = spawn(words, command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;

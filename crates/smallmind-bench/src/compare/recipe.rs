@@ -9,12 +9,14 @@ use crate::{Error, Result};
 const BOOK: &str = include_str!("../../peers/peers.toml");
 
 /// Scripts that drivers are made of, written out before they are run: name and text.
-pub(super) const SCRIPTS: [(&str, &str); 9] = [
+pub(super) const SCRIPTS: [(&str, &str); 11] = [
     ("protocol.py", include_str!("../../peers/protocol.py")),
     ("versions.py", include_str!("../../peers/versions.py")),
     ("pytorch.py", include_str!("../../peers/pytorch.py")),
     ("ort_genai.py", include_str!("../../peers/ort_genai.py")),
     ("ov_genai.py", include_str!("../../peers/ov_genai.py")),
+    ("mistral_rs.py", include_str!("../../peers/mistral_rs.py")),
+    ("vllm_offline.py", include_str!("../../peers/vllm_offline.py")),
     ("seed.py", include_str!("../../peers/seed.py")),
     ("gguf_folder.py", include_str!("../../peers/gguf_folder.py")),
     ("transformers_js_folder.py", include_str!("../../peers/transformers_js_folder.py")),

@@ -40,7 +40,7 @@ mod tests {
     /// What the format's description asks of a document of complete events.
     fn check(document: &Value) {
         assert!(document["displayTimeUnit"] == "ms" || document["displayTimeUnit"] == "ns");
-        let mut open: Vec<(f64, f64)> = Vec::new();
+        let (mut open, mut last): (Vec<(f64, f64)>, f64) = (Vec::new(), 0.0);
         for event in document["traceEvents"].as_array().unwrap() {
             assert!(event["name"].is_string() && event["pid"].is_u64() && event["tid"].is_u64(), "{event}");
             match event["ph"].as_str().unwrap() {
@@ -48,6 +48,8 @@ mod tests {
                 "X" => {
                     let (ts, dur) = (event["ts"].as_f64().unwrap(), event["dur"].as_f64().unwrap());
                     assert!(ts >= 0.0 && dur >= 0.0 && event["cat"].is_string(), "{event}");
+                    assert!(ts >= last, "in the order of their beginnings: {event}");
+                    last = ts;
                     // On one thread events nest: none begins within another and ends outside it.
                     open.retain(|(_, end)| *end > ts);
                     assert!(

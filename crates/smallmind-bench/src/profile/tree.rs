@@ -75,7 +75,7 @@ fn works(recorder: &Recorder, model: &Model) -> Vec<Option<Work>> {
         let within = nodes[i].parent.map(|p| nodes[p].scope.stage);
         let own = shapes.iter().filter_map(|shape| model.cost(within, nodes[i].scope, *shape));
         let own = own.map(|c| Work { flops: c.flops, ops: c.ops, bytes: c.bytes, quantized: c.quantized });
-        let parts = recorder.children(Some(i)).iter().filter_map(|child| works[*child]);
+        let parts = recorder.children(Some(i)).filter_map(|child| works[child]);
         works[i] = own.reduce(Work::plus).or_else(|| parts.reduce(Work::plus));
     }
     works

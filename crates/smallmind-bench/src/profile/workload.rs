@@ -100,7 +100,8 @@ pub fn record(workload: &Workload<'_>) -> Result<Recorded> {
         if workload.cancel.is_cancelled() {
             break;
         }
-        let mut recorder = if i == 0 { recorder().with_events(EVENTS) } else { recorder() };
+        let recorder = recorder().with_room(model.config().layers, workload.prompt + workload.generate);
+        let mut recorder = if i == 0 { recorder.with_events(EVENTS) } else { recorder };
         // Who goes first takes turns: what drifts is on both sides alike.
         let mut plain = None;
         if i % 2 == 0 {

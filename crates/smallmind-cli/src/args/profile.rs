@@ -37,12 +37,15 @@ pub(crate) struct ProfileArgs {
     /// How cost grows with the model: the presets, and -m where it is given
     #[arg(long, conflicts_with = "deep")]
     pub(crate) model_compare: bool,
+    /// What watching costs: short samples with and without, in turn, 40 pairs for each of -r
+    #[arg(long, conflicts_with_all = ["deep", "enhanced", "model_compare", "out_folder", "save", "against"])]
+    pub(crate) overhead: bool,
     /// Compare two files of --save instead of measuring
     #[arg(
         long,
         num_args = 2,
         value_names = ["BEFORE", "AFTER"],
-        conflicts_with_all = ["deep", "enhanced", "model_compare", "out_folder", "save", "against"]
+        conflicts_with_all = ["deep", "enhanced", "model_compare", "overhead", "out_folder", "save", "against"]
     )]
     pub(crate) compare: Vec<PathBuf>,
     /// Write report, trace (Perfetto), folded stacks, flame graph and roofline plot into a folder

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use smallmind::cpus;
+use smallmind::{LoadOptions, Model, cpus};
 use smallmind_bench::measure::clock::Repeats;
 use smallmind_bench::measure::machine::{Environment, ModelFacts};
 use smallmind_bench::measure::roofline::Limits;
@@ -20,6 +20,9 @@ pub(crate) fn run(args: &ProfileArgs, out: &Out) -> Result<()> {
     if let [before, after] = &args.compare[..] {
         let (against, text) = profile::compare(&Results::load(before)?, &Results::load(after)?);
         return if out.json { output::json(&against) } else { output::print(&text) };
+    }
+    if args.overhead {
+        return overhead(args, out);
     }
     let before = args.against.as_deref().map(Results::load).transpose()?;
     let interrupt = Guard::new();
@@ -75,6 +78,28 @@ fn one(args: &ProfileArgs, interrupt: &Guard, out: &Out, results: &mut Results) 
         write_files(folder, results, &recorded, depth, out)?;
     }
     Ok(profile::text(results, &recorded, depth))
+}
+
+/// What the recorder costs.
+fn overhead(args: &ProfileArgs, out: &Out) -> Result<()> {
+    const PAIRS: usize = 40;
+    let source = resolve::source(&args.source, out)?;
+    let gguf = source.open()?;
+    let threads = resolve::threads(args.threads, &gguf, out);
+    let model = Model::from_gguf(gguf, &LoadOptions { threads, precise: args.precise })?;
+    let interrupt = Guard::new();
+    // As the profiler counts.
+    alloc::watch();
+    let pairs = PAIRS * args.repetitions as usize;
+    let found = profile::watching(&source.name(), &model, pairs, Some(alloc::HOOKS), &interrupt.token());
+    alloc::unwatch();
+    let found = found?;
+    if out.json {
+        output::json(&found)?
+    } else {
+        output::print(&found.text())?
+    }
+    if interrupt.interrupted() { Err(Interrupted.into()) } else { Ok(()) }
 }
 
 fn write_files(

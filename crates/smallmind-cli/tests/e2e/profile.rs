@@ -27,10 +27,37 @@ fn the_report_has_every_part() {
     ] {
         assert!(outcome.stdout.contains(heading), "no {heading} in {}", outcome.stdout);
     }
-    for words in ["Decode allocates", "| decode mlp_up |", "| weights |", "| KV cache |", "Recording cost"] {
+    for words in
+        ["Decode allocates nothing;", "| decode mlp_up |", "| weights |", "| KV cache |", "Recording cost"]
+    {
         assert!(outcome.stdout.contains(words), "no {words} in {}", outcome.stdout);
     }
     assert!(!outcome.stdout.contains("### Every operator"));
+}
+
+#[test]
+fn decode_under_the_recorder_allocates_nothing_from_the_first_token_on() {
+    let document = profile(&["-r", "2", "--json"]).json();
+    let operators = document["detail"]["operators"].as_array().unwrap();
+    let decode = operators.iter().filter(|o| o["phase"] == "decode");
+    let allocated: Vec<(&Value, &Value)> =
+        decode.map(|o| (&o["name"], &o["allocations"])).filter(|(_, calls)| **calls != 0).collect();
+    assert!(allocated.is_empty(), "{allocated:?}");
+    assert!(operators.iter().any(|o| o["phase"] == "load" && o["allocations"].as_u64() > Some(0)));
+}
+
+#[test]
+fn the_cost_of_watching_is_measured_in_pairs() {
+    let outcome = smallmind(&["profile", "--overhead", "-m", &tiny("llama"), "-t", "1", "-r", "1"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("recorded: ") && outcome.stdout.contains("not recorded: "),
+        "{outcome:?}"
+    );
+    let document =
+        smallmind(&["profile", "--overhead", "--preset", "small", "-t", "1", "-r", "1", "--json"]).json();
+    assert_eq!(document["pairs"], 40);
+    smallmind(&["profile", "--overhead", "--save", "x.json"]).refuses(2, &["--save"]);
 }
 
 #[test]
@@ -53,7 +80,29 @@ fn the_folder_holds_files_that_other_programs_read() {
     let up = operators.iter().find(|o| o["phase"] == "decode" && o["name"] == "mlp_up").unwrap();
     assert!(up["gflops"].as_f64().unwrap() > 0.0 && up["of_limit"].as_f64().unwrap() > 0.0, "{up}");
     let trace: Value = serde_json::from_str(&read("trace.json")).unwrap();
-    assert!(trace["traceEvents"].as_array().unwrap().len() > 100);
+    let events = trace["traceEvents"].as_array().unwrap();
+    let complete: Vec<(f64, f64)> = events
+        .iter()
+        .filter(|e| e["ph"] == "X")
+        .map(|e| {
+            assert!(e["name"].is_string() && e["pid"].is_u64() && e["tid"].is_u64(), "{e}");
+            (e["ts"].as_f64().unwrap(), e["dur"].as_f64().unwrap())
+        })
+        .collect();
+    assert!(complete.len() > 100 && complete.iter().all(|(ts, dur)| *ts >= 0.0 && *dur >= 0.0));
+    // What Perfetto stacks: in the order of their beginnings, each within those that are open or behind them.
+    let mut open: Vec<f64> = Vec::new();
+    for pair in complete.windows(2) {
+        assert!(pair[0].0 <= pair[1].0, "{pair:?}");
+    }
+    for (ts, dur) in complete {
+        open.retain(|end| *end > ts);
+        assert!(
+            open.iter().all(|end| ts + dur <= end + 1e-3),
+            "an event at {ts} ends behind the one around it"
+        );
+        open.push(ts + dur);
+    }
     assert!(read("stacks.folded").lines().any(|l| l.starts_with("decode;pass;layer 0;qkv ")));
     for name in ["flame.svg", "roofline.svg"] {
         let svg = read(name);

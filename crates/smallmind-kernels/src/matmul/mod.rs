@@ -39,6 +39,8 @@ macro_rules! by_format {
     }};
 }
 
+pub(crate) use by_format;
+
 pub(crate) mod acts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;

@@ -77,14 +77,9 @@ impl Piece<'_> {
     }
 }
 
-/// Computes a piece: the one entry of the kernel table for every weight type.
+/// Computes a piece of quantized weights.
 #[inline(always)]
-pub(crate) fn piece<I: Isa>(isa: I, p: &Piece<'_>) {
-    by_format!(p.w.dtype(), F => rows::<I, F>(isa, p), G => float::rows::<I, G>(isa, p));
-}
-
-#[inline(always)]
-fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
+pub(crate) fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
     let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
     let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
     let mut first = p.groups.start;

@@ -1,7 +1,7 @@
 //! The probe of the profiler: a tree of stages with calls and times, and, where asked for, every call in order.
 //!
-//! It records and does not judge. Recording one call costs two looks at the clock; memory is taken when a stage is seen
-//! for the first time, and for passes and events, where there is no room left, in ever larger steps.
+//! It records and does not judge. Recording one call costs two looks at the clock, and no memory: that is taken before
+//! ([`Recorder::with_room`], [`Recorder::with_events`]), and only where it does not suffice, in ever larger steps.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,9 @@ pub struct Node {
     pub most: Duration,
     /// What was allocated meanwhile, with what happens within, by all threads; zero without a counter.
     pub allocated: Allocated,
-    children: Vec<usize>,
+    /// The children are a list from the first on.
+    first_child: Option<usize>,
+    next_sibling: Option<usize>,
 }
 
 impl Node {
@@ -52,7 +54,7 @@ pub struct Event {
 struct Open {
     node: usize,
     /// The child to look at first: stages come in the same order every time.
-    next: usize,
+    next: Option<usize>,
     start: Instant,
     allocated: Allocated,
 }
@@ -61,8 +63,8 @@ struct Open {
 #[derive(Debug)]
 pub struct Recorder {
     nodes: Vec<Node>,
-    roots: Vec<usize>,
-    next_root: usize,
+    first_root: Option<usize>,
+    next_root: Option<usize>,
     open: Vec<Open>,
     passes: Vec<(usize, PassShape)>,
     events: Vec<Event>,
@@ -83,8 +85,8 @@ impl Recorder {
     pub fn new() -> Recorder {
         Recorder {
             nodes: Vec::with_capacity(64),
-            roots: Vec::new(),
-            next_root: 0,
+            first_root: None,
+            next_root: None,
             open: Vec::with_capacity(8),
             passes: Vec::with_capacity(1024),
             events: Vec::new(),
@@ -93,6 +95,16 @@ impl Recorder {
             allocations: None,
             began: Instant::now(),
         }
+    }
+
+    /// Takes memory now for the stages of a model of that many layers, in prefill and decode, and for so many passes, so
+    /// that recording takes none and allocations are those of what is recorded.
+    #[must_use]
+    pub fn with_room(mut self, layers: usize, passes: usize) -> Recorder {
+        // A layer is 9 stages, most of them with a product and what is quantized for it; beside the layers there are few.
+        self.nodes.reserve(2 * (32 * layers + 32));
+        self.passes.reserve(passes);
+        self
     }
 
     /// Records the first `most` calls one by one, too. Memory for them is taken now.
@@ -115,9 +127,13 @@ impl Recorder {
         &self.nodes
     }
 
-    /// The nodes within one, or those at the top.
-    pub fn children(&self, node: Option<usize>) -> &[usize] {
-        node.map_or(&self.roots, |node| &self.nodes[node].children)
+    /// The nodes within one, or those at the top, in the order in which they were first seen.
+    pub fn children(&self, node: Option<usize>) -> impl Iterator<Item = usize> + '_ {
+        std::iter::successors(self.first_child(node), |n| self.nodes[*n].next_sibling)
+    }
+
+    fn first_child(&self, node: Option<usize>) -> Option<usize> {
+        node.map_or(self.first_root, |node| self.nodes[node].first_child)
     }
 
     /// Every pass, with the node it ran in.
@@ -135,16 +151,19 @@ impl Recorder {
         self.lost_events
     }
 
-    /// The child of that scope, made where it is new, and its place among its siblings.
-    fn child(&mut self, parent: Option<usize>, hint: usize, scope: Scope) -> (usize, usize) {
-        let siblings = parent.map_or(&self.roots, |p| &self.nodes[p].children);
-        if let Some(node) = siblings.get(hint).filter(|n| self.nodes[**n].scope == scope) {
-            return (*node, hint);
+    /// The child of that scope, made where it is new.
+    fn child(&mut self, parent: Option<usize>, hint: Option<usize>, scope: Scope) -> usize {
+        if let Some(node) = hint.filter(|n| self.nodes[*n].scope == scope) {
+            return node;
         }
-        if let Some(at) = siblings.iter().position(|n| self.nodes[*n].scope == scope) {
-            return (siblings[at], at);
+        let mut last = None;
+        for node in self.children(parent) {
+            if self.nodes[node].scope == scope {
+                return node;
+            }
+            last = Some(node);
         }
-        let (node, at) = (self.nodes.len(), siblings.len());
+        let node = self.nodes.len();
         self.nodes.push(Node {
             scope,
             parent,
@@ -154,30 +173,34 @@ impl Recorder {
             least: Duration::MAX,
             most: Duration::ZERO,
             allocated: Allocated::default(),
-            children: Vec::new(),
+            first_child: None,
+            next_sibling: None,
         });
-        match parent {
-            Some(parent) => self.nodes[parent].children.push(node),
-            None => self.roots.push(node),
+        match (last, parent) {
+            (Some(last), _) => self.nodes[last].next_sibling = Some(node),
+            (None, Some(parent)) => self.nodes[parent].first_child = Some(node),
+            (None, None) => self.first_root = Some(node),
         }
-        (node, at)
+        node
     }
 }
 
 impl Probe for Recorder {
     fn begin(&mut self, scope: Scope) {
         let (parent, hint) = self.open.last().map_or((None, self.next_root), |o| (Some(o.node), o.next));
-        let (node, at) = self.child(parent, hint, scope);
+        let node = self.child(parent, hint, scope);
+        let next = self.nodes[node].next_sibling;
         match self.open.last_mut() {
-            Some(open) => open.next = at + 1,
-            None => self.next_root = at + 1,
+            Some(open) => open.next = next,
+            None => self.next_root = next,
         }
         let allocated = self.allocations.map_or(Allocated::default(), |hooks| {
             let now = (hooks.now)();
             (hooks.set_peak)(now.live);
             now
         });
-        self.open.push(Open { node, next: 0, start: Instant::now(), allocated });
+        let next = self.nodes[node].first_child;
+        self.open.push(Open { node, next, start: Instant::now(), allocated });
     }
 
     fn end(&mut self) {
@@ -246,7 +269,8 @@ mod tests {
             (Stage::Sample, None, None, 1),
         ];
         assert_eq!(shown, want);
-        assert_eq!((r.children(None), r.children(Some(0))), (&[0, 5][..], &[1, 3][..]));
+        let children = |node| r.children(node).collect::<Vec<_>>();
+        assert_eq!((children(None), children(Some(0)), children(Some(5))), (vec![0, 5], vec![1, 3], vec![]));
         for node in r.nodes() {
             assert!(node.within <= node.total && node.least <= node.most && node.most <= node.total);
         }
@@ -261,6 +285,22 @@ mod tests {
         assert_eq!(r.lost_events(), 1);
         let [qkv, layer] = [r.events()[0], r.events()[1]];
         assert!(layer.start <= qkv.start && qkv.start + qkv.duration <= layer.start + layer.duration);
+    }
+
+    #[test]
+    fn room_that_was_taken_before_suffices_for_a_model_and_its_passes() {
+        let mut r = Recorder::new().with_room(2, 100);
+        let room = (r.nodes.capacity(), r.passes.capacity(), r.open.capacity());
+        for phase in [Stage::Prefill, Stage::Decode] {
+            for _ in 0..50 {
+                r.begin(phase.into());
+                r.pass(PassShape::default());
+                run(&mut r, 2);
+                r.end();
+            }
+        }
+        assert_eq!((r.nodes.capacity(), r.passes.capacity(), r.open.capacity()), room);
+        assert_eq!((r.nodes().len(), r.passes().len()), (2 * 6, 100));
     }
 
     #[test]

@@ -23,13 +23,8 @@ struct Shape {
 /// The shape of a model of a thousand million parameters: 1.14 GB in Q8_0 with 49,152 tokens, output and embedding tied.
 const LARGE: Shape = Shape { layers: 16, hidden: 2048, heads: 32, kv_heads: 8, ffn: 8192, context: 8192 };
 
-/// The command: the model's path.
-pub(crate) fn run(folder: &Path, vocabulary: &Path) -> Result<(String, bool)> {
-    Ok((file(folder, vocabulary)?.display().to_string(), true))
-}
-
 /// The model in `folder`, written there where it is not yet.
-fn file(folder: &Path, vocabulary: &Path) -> Result<PathBuf> {
+pub(crate) fn file(folder: &Path, vocabulary: &Path) -> Result<PathBuf> {
     let gguf = Gguf::open(vocabulary).with_context(|| vocabulary.display().to_string())?;
     let tokens = tokens(&gguf)?;
     let path = folder.join(format!("random-1b-{tokens}-Q8_0.gguf"));
