@@ -7,7 +7,7 @@ use std::arch::x86_64::{
 };
 
 use super::bf16::Piece;
-use super::piece::lanes;
+use super::piece::{lanes, put};
 use super::{Into, Mat};
 use crate::isa::amx::{BfTiles, ROWS, Sums, TileIsa};
 use crate::isa::avx512::Avx512;
@@ -214,14 +214,6 @@ fn store(isa: Avx512, p: &mut Piece<'_>, (row, col): (usize, usize), sums: <Avx5
             }
         }
     };
-    let sum = isa.add(begin, sums);
-    match out.first_chunk_mut::<LANES>() {
-        Some(out) => isa.store(sum, out),
-        None => {
-            let mut all = [0.0; LANES];
-            isa.store(sum, &mut all);
-            out.copy_from_slice(&all[..wide]);
-        }
-    }
+    put(isa, isa.add(begin, sums), out, 0);
 }
 const _: () = assert!(ROWS == LANES && 2 * LANES == BLOCK);

@@ -228,18 +228,7 @@ fn tile<I: Isa, A: Rows<R>, const R: usize, const V: usize>(
     each_row!(|ROW| {
         if ROW < there {
             let out = &mut c.data[(row + ROW) * c.stride + col..][..wide];
-            each_vector!(|VECTOR| {
-                let from = (VECTOR * LANES).min(wide);
-                match out[from..].first_chunk_mut::<LANES>() {
-                    Some(out) => isa.store(acc[ROW][VECTOR], out),
-                    None => {
-                        let mut all = [0.0; LANES];
-                        isa.store(acc[ROW][VECTOR], &mut all);
-                        let rest = &mut out[from..];
-                        rest.copy_from_slice(&all[..rest.len()]);
-                    }
-                }
-            });
+            each_vector!(|VECTOR| { put(isa, acc[ROW][VECTOR], out, VECTOR) });
         }
     });
 }
@@ -254,6 +243,21 @@ pub(super) fn lanes(row: &[f32], v: usize) -> [f32; LANES] {
             let mut all = [0.0; LANES];
             all[..rest.len()].copy_from_slice(rest);
             all
+        }
+    }
+}
+
+/// Writes the `v`-th vector of a row, as far as it goes.
+#[inline(always)]
+pub(super) fn put<I: Isa>(isa: I, sums: I::F, row: &mut [f32], v: usize) {
+    let from = (v * LANES).min(row.len());
+    match row[from..].first_chunk_mut::<LANES>() {
+        Some(out) => isa.store(sums, out),
+        None => {
+            let mut all = [0.0; LANES];
+            isa.store(sums, &mut all);
+            let rest = &mut row[from..];
+            rest.copy_from_slice(&all[..rest.len()]);
         }
     }
 }
