@@ -32,4 +32,5 @@ pub mod attention {
 
 pub use aligned::ALIGN;
 pub use dtype::DType;
+pub use ops::backward::AdamStep;
 pub use table::{FastKernels, Kernels, UnknownIsa, available, kernels};

@@ -4,6 +4,9 @@
 use std::sync::OnceLock;
 
 use crate::gemm::Mat;
+use crate::gemm::bf16::Piece as BfGemmPiece;
+#[cfg(target_arch = "x86_64")]
+use crate::gemm::bf16_tile;
 use crate::gemm::piece::{self as gemm, Piece as GemmPiece};
 use crate::isa::Isa;
 #[cfg(all(target_arch = "x86_64", debug_assertions))]
@@ -21,6 +24,7 @@ use crate::matmul;
 use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Piece};
 use crate::ops::attention::{self, PageTask, Partial};
+use crate::ops::backward::AdamStep;
 use crate::ops::pages::{self, PageMut};
 use crate::ops::{activation, backward, elementwise, norm, quantize, rope};
 
@@ -68,6 +72,10 @@ pub struct Kernels {
     pub gelu_back: fn(&[f32], &mut [f32]),
     /// `dy = dy · silu'(x)`: x, dy.
     pub silu_back: fn(&[f32], &mut [f32]),
+    /// `sum[j] += Σ x[i · stride + j]`, rows ascending: x, stride, sum.
+    pub column_sums: fn(&[f32], usize, &mut [f32]),
+    /// A step of AdamW: its numbers, gradients, weights, and both means.
+    pub adamw: fn(&AdamStep, &[f32], &mut [f32], &mut [f32], &mut [f32]),
     /// RMSNorm's derivative: x, weight, eps, dy; adds to dx and dweight.
     pub rms_norm_back: fn(&[f32], &[f32], f32, &[f32], &mut [f32], &mut [f32]),
     /// LayerNorm's derivative: x, weight, eps, dy; adds to dx, dweight and dbias.
@@ -82,6 +90,9 @@ pub struct FastKernels {
     pub(crate) matmul_piece: fn(&Piece<'_>),
     /// Rounds one row of a tile of activations to bfloat16: as [`Kernels::quantize`] without what belongs to blocks.
     pub round: fn(&[f32], usize, usize, &mut [ActQuants]),
+    pub(crate) gemm_pack_a: fn(Mat<'_>, &mut [ActQuants]),
+    pub(crate) gemm_pack_b: fn(Mat<'_>, &mut [ActQuants]),
+    pub(crate) gemm_piece: fn(&mut BfGemmPiece<'_>),
 }
 
 impl std::fmt::Debug for Kernels {
@@ -166,6 +177,8 @@ macro_rules! tables {
             softmax_back = backward::softmax_back: fn(p: &[f32], dp: &mut [f32], scale: f32);
             gelu_back = backward::gelu_back: fn(x: &[f32], dy: &mut [f32]);
             silu_back = backward::silu_back: fn(x: &[f32], dy: &mut [f32]);
+            column_sums = backward::column_sums: fn(x: &[f32], stride: usize, sum: &mut [f32]);
+            adamw = backward::adamw: fn(s: &AdamStep, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32]);
             rms_norm_back = backward::rms_norm_back:
                 fn(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32], dweight: &mut [f32]);
             layer_norm_back = backward::layer_norm_back:
@@ -219,6 +232,21 @@ macro_rules! tile_table {
                 // SAFETY: as above.
                 matmul::fast::round::<$tiles>(unsafe { Avx512::assume() }, x, height, row, out);
             }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
+            fn gemm_pack_a(a: Mat<'_>, out: &mut [ActQuants]) {
+                // SAFETY: as above.
+                bf16_tile::pack_a::<$tiles>(unsafe { Avx512::assume() }, a, out);
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
+            fn gemm_pack_b(b: Mat<'_>, out: &mut [ActQuants]) {
+                // SAFETY: as above.
+                bf16_tile::pack_b::<$tiles>(unsafe { Avx512::assume() }, b, out);
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
+            fn bf_gemm_piece(p: &mut BfGemmPiece<'_>) {
+                // SAFETY: as above.
+                unsafe { bf16_tile::piece::<$tiles>(Avx512::assume(), p) }
+            }
             static TABLE: OnceLock<Kernels> = OnceLock::new();
             // SAFETY: the proof holds this one.
             let vectors = avx512(unsafe { Avx512::assume() });
@@ -233,6 +261,12 @@ macro_rules! tile_table {
                     matmul_piece: |p| unsafe { fast_piece(p) },
                     // SAFETY: as above.
                     round: |x, height, row, out| unsafe { round(x, height, row, out) },
+                    // SAFETY: as above.
+                    gemm_pack_a: |a, out| unsafe { gemm_pack_a(a, out) },
+                    // SAFETY: as above.
+                    gemm_pack_b: |b, out| unsafe { gemm_pack_b(b, out) },
+                    // SAFETY: as above.
+                    gemm_piece: |p| unsafe { bf_gemm_piece(p) },
                 }),
                 ..*vectors
             })

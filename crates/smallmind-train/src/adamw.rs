@@ -1,8 +1,10 @@
 //! AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019), as PyTorch computes it, and clipping of the
 //! gradient by its norm.
 
+use smallmind_kernels::AdamStep;
 use smallmind_kernels::threads::Pool;
 
+use crate::compute::Compute;
 use crate::param::Param;
 
 /// Values of one task.
@@ -71,7 +73,7 @@ impl AdamW {
     /// afterwards.
     pub fn step(
         &self,
-        pool: &Pool,
+        c: &Compute,
         params: &mut [Param],
         moments: &mut [Moments],
         step: u64,
@@ -81,30 +83,23 @@ impl AdamW {
         let (b1, b2) = (self.beta1, self.beta2);
         let exponent = step as f64;
         let (bias1, bias2) = (1.0 - b1.powf(exponent), 1.0 - b2.powf(exponent));
-        let size = (lr / bias1) as f32;
-        let root = (1.0 / bias2.sqrt()) as f32;
-        let (one_b1, b2, one_b2) = ((1.0 - b1) as f32, b2 as f32, (1.0 - b2) as f32);
-        let eps = self.eps as f32;
         for (p, moments) in params.iter_mut().zip(moments).filter(|(p, _)| p.trained()) {
-            let keep = (1.0 - lr * if p.decay { self.weight_decay } else { 0.0 }) as f32;
-            // Weights and gradients, then both means: two slices at a time are what the pool hands out.
-            let (data, grad) = (&mut p.data, &mut p.grad);
-            pool.chunks2(&mut moments.m, LEN, &mut moments.v, LEN, &|i, m, v| {
-                let grad = &grad[i * LEN..][..m.len()];
-                for ((m, v), g) in m.iter_mut().zip(v).zip(grad) {
-                    let g = g * scale;
-                    *m += (g - *m) * one_b1;
-                    *v = *v * b2 + g * g * one_b2;
-                }
+            let numbers = AdamStep {
+                scale,
+                one_b1: (1.0 - b1) as f32,
+                b2: b2 as f32,
+                one_b2: (1.0 - b2) as f32,
+                keep: (1.0 - lr * if p.decay { self.weight_decay } else { 0.0 }) as f32,
+                size: (lr / bias1) as f32,
+                root: (1.0 / bias2.sqrt()) as f32,
+                eps: self.eps as f32,
+            };
+            let grad = &p.grad;
+            let means = ((&mut moments.m[..], LEN), (&mut moments.v[..], LEN));
+            c.pool.chunks3((&mut p.data, LEN), means.0, means.1, &|i, data, m, v| {
+                (c.kernels.adamw)(&numbers, &grad[i * LEN..][..data.len()], data, m, v);
             });
-            let (m, v) = (&moments.m, &moments.v);
-            pool.chunks2(data, LEN, grad, LEN, &|i, data, grad| {
-                let (m, v) = (&m[i * LEN..][..data.len()], &v[i * LEN..][..data.len()]);
-                for ((w, m), v) in data.iter_mut().zip(m).zip(v) {
-                    *w = *w * keep - size * (m / (v.sqrt() * root + eps));
-                }
-                grad.fill(0.0);
-            });
+            c.pool.chunks(&mut p.grad, LEN, &|_, grad| grad.fill(0.0));
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use smallmind_kernels::gemm::{Into, Mat, gemm, scratch_len};
+use smallmind_kernels::gemm::{Into, Mat, bf16, gemm, scratch_len};
+use smallmind_kernels::matmul::ActQuants;
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{Kernels, kernels};
 
-use crate::error::Result;
+use crate::config::Precision;
+use crate::error::{Result, TrainError};
 
 /// Rows that one task of a row-wise operation takes.
 pub(crate) const ROWS: usize = 16;
@@ -19,19 +21,33 @@ pub struct Compute {
     /// Buffers by length: asking the system for memory in every step costs more than many operations.
     spare: BTreeMap<usize, Vec<Vec<f32>>>,
     scratch: Vec<f32>,
+    /// Scratch memory of products in bfloat16, where they are asked for.
+    bf16: Option<Vec<ActQuants>>,
 }
 
 impl Compute {
-    /// With so many threads.
+    /// With so many threads, and products of this precision.
     ///
     /// # Errors
-    /// Where `SMALLMIND_ISA` names what this CPU lacks, or the system grants no threads.
-    pub fn new(threads: usize) -> Result<Compute> {
+    /// Where `SMALLMIND_ISA` names what this CPU lacks, the system grants no threads, or the CPU has no matrix units for
+    /// bfloat16 and that is asked for.
+    pub fn new(threads: usize, precision: Precision) -> Result<Compute> {
         let kernels = kernels().map_err(smallmind::Error::from)?;
+        let bf16 = match (precision, kernels.fast) {
+            (Precision::F32, _) => None,
+            (Precision::Bf16, Some(_)) => Some(Vec::new()),
+            (Precision::Bf16, None) => {
+                return Err(TrainError::config(format!(
+                    "precision is bf16, and this CPU ({}) has no matrix units for it: leave it out, or train on one \
+                     with AMX",
+                    kernels.name
+                )));
+            }
+        };
         let granted = std::thread::available_parallelism().map_or(threads, std::num::NonZero::get);
         let pool =
             Pool::sharing(threads, granted).map_err(|cause| smallmind::Error::Threads { threads, cause })?;
-        Ok(Compute { kernels, pool, spare: BTreeMap::new(), scratch: Vec::new() })
+        Ok(Compute { kernels, pool, spare: BTreeMap::new(), scratch: Vec::new(), bf16 })
     }
 
     /// A buffer of any content.
@@ -60,16 +76,23 @@ impl Compute {
         }
     }
 
-    /// C = A · B on all threads; see [`gemm`].
+    /// C = A · B on all threads, in the run's precision; see [`gemm`].
     pub(crate) fn gemm(
         &mut self,
         a: Mat<'_>,
         b: Mat<'_>,
         sizes: [usize; 3],
         c: (&mut [f32], usize),
-        into: Into,
+        into: Into<'_>,
     ) {
         let [m, n, k] = sizes;
+        if let (Some(scratch), Some(fast)) = (&mut self.bf16, &self.kernels.fast) {
+            let need = bf16::scratch_len(m, n, k);
+            if scratch.len() < need {
+                scratch.resize(need, ActQuants::ZERO);
+            }
+            return bf16::gemm(fast, &self.pool, a, b, c, into, scratch);
+        }
         let need = scratch_len(m, n, k);
         if self.scratch.len() < need {
             self.scratch.resize(need, 0.0);

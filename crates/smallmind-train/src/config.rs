@@ -20,6 +20,24 @@ pub enum TokenizerKind {
     Bpe,
 }
 
+/// In what the products of matrices are computed. Weights, gradients, the optimizer and all else are F32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// F32 throughout.
+    #[default]
+    F32,
+    /// Factors rounded to bfloat16, sums in F32: faster where the CPU has matrix units for it, and needs one that has.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether it is what settings mean that do not speak of it.
+    fn is_default(&self) -> bool {
+        *self == Precision::default()
+    }
+}
+
 /// The shape of a new model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -121,6 +139,9 @@ pub struct TrainConfig {
     pub valid: f64,
     /// Keep only the layers' inputs in memory and compute the rest again: slower, for large models. Changes no bit.
     pub recompute: bool,
+    /// In what products are computed.
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
 }
 
 impl Default for TrainConfig {
@@ -148,6 +169,7 @@ impl Default for TrainConfig {
             seed: 1,
             valid: 0.05,
             recompute: false,
+            precision: Precision::F32,
         }
     }
 }

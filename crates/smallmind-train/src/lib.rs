@@ -31,7 +31,7 @@ pub use adamw::{AdamW, Moments, grad_norm};
 pub use bpe::train_bpe;
 pub use checkpoint::checkpoint_path;
 pub use compute::Compute;
-pub use config::{ModelConfig, TokenizerKind, TrainConfig};
+pub use config::{ModelConfig, Precision, TokenizerKind, TrainConfig};
 pub use data::{Corpus, END_OF_TEXT};
 pub use error::{Result, TrainError};
 pub use export::gguf_of;

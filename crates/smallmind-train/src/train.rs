@@ -104,7 +104,7 @@ impl Trainer {
     /// another run. Nothing is written.
     pub fn new(config: TrainConfig, corpus: &Corpus, options: RunOptions) -> Result<Trainer> {
         let numbers = config.check()?;
-        let compute = Compute::new(options.threads.max(1))?;
+        let compute = Compute::new(options.threads.max(1), config.precision)?;
         let at = checkpoint_path(&options.out);
         let begun = at.exists().then(|| Gguf::open(&at)).transpose()?;
         if begun.is_some() && !options.resume {
@@ -216,7 +216,7 @@ impl Trainer {
         }
         let scale = if config.clip > 0.0 && norm > config.clip { config.clip / norm } else { 1.0 };
         state.step += 1;
-        config.adamw().step(&c.pool, &mut model.params, &mut state.moments, state.step, lr, scale as f32);
+        config.adamw().step(c, &mut model.params, &mut state.moments, state.step, lr, scale as f32);
         Ok((loss, lr, norm))
     }
 

@@ -3,8 +3,8 @@
 
 use smallmind::{Gguf, LoadOptions, Model, Session, SessionOptions};
 use smallmind_train::{
-    Adapter, Compute, LoraConfig, LoraTrainer, NewModel, Progress, TrainConfig, TrainModel, Watch, gguf_of,
-    merge,
+    Adapter, Compute, LoraConfig, LoraTrainer, NewModel, Precision, Progress, TrainConfig, TrainModel, Watch,
+    gguf_of, merge,
 };
 
 struct Blind;
@@ -56,7 +56,7 @@ fn trained_weights_give_the_same_logits_through_the_engine() {
     for arch in ["gpt2", "llama"] {
         let (mut model, file) = model(arch);
         let ids: Vec<u32> = (0..50).map(|i| i * 37 % 256).collect();
-        let ours = model.logits(&mut Compute::new(2).unwrap(), &ids, ids.len());
+        let ours = model.logits(&mut Compute::new(2, Precision::F32).unwrap(), &ids, ids.len());
         assert_close(arch, &ours, &by_the_engine(file, &ids));
     }
 }

@@ -1,12 +1,13 @@
 //! Training against PyTorch: loss, every gradient, and ten steps of AdamW (`scripts/make_train_golden.py`).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::path::Path;
 
 use serde_json::Value;
 use smallmind::model::arch::{self, Position};
 use smallmind::model::{Config, Rope, RopeScaling};
-use smallmind_train::{AdamW, Compute, Moments, NewModel, Param, Pass, TrainModel, grad_norm};
+use smallmind_train::{AdamW, Compute, Moments, NewModel, Param, Pass, Precision, TrainModel, grad_norm};
 
 struct Fixture {
     about: Value,
@@ -83,7 +84,7 @@ fn worst(found: &[f32], want: &[f32]) -> f32 {
 fn loss_and_every_gradient_are_pytorchs() {
     for family in ["gpt2", "llama"] {
         let mut f = fixture(family);
-        let mut c = Compute::new(2).unwrap();
+        let mut c = Compute::new(2, Precision::F32).unwrap();
         let loss = f.model.gradient(&mut c, (&f.ids, &f.targets), f.seq, Pass::default(), 1.0).unwrap();
         let want = f.about["loss"].as_f64().unwrap();
         assert!((loss - want).abs() < 1e-4 * want, "{family}: loss {loss}, not {want}");
@@ -95,10 +96,34 @@ fn loss_and_every_gradient_are_pytorchs() {
 }
 
 #[test]
+fn in_bfloat16_loss_and_gradients_are_pytorchs_but_for_rounding_on_any_threads() {
+    for family in ["gpt2", "llama"] {
+        let mut first: Option<Vec<Vec<f32>>> = None;
+        for threads in 1..4 {
+            let Ok(mut c) = Compute::new(threads, Precision::Bf16) else {
+                println!("skipped: this CPU has no matrix units for bfloat16");
+                return;
+            };
+            let mut f = fixture(family);
+            let loss = f.model.gradient(&mut c, (&f.ids, &f.targets), f.seq, Pass::default(), 1.0).unwrap();
+            let want = f.about["loss"].as_f64().unwrap();
+            // bfloat16 has 8 bits of mantissa: a factor is off by up to 2⁻⁹ of itself.
+            assert!((loss - want).abs() < 2e-3 * want, "{family}: loss {loss}, not {want}");
+            for (p, want) in f.model.params.iter().zip(&f.grads) {
+                let worst = worst(&p.grad, want);
+                assert!(worst < 5e-2, "{family} {}: differs by {worst}", p.name);
+            }
+            let grads: Vec<Vec<f32>> = f.model.params.into_iter().map(|p| p.grad).collect();
+            assert!(*first.get_or_insert_with(|| grads.clone()) == grads, "{family}: {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn ten_steps_of_adamw_lose_as_pytorch_does() {
     for family in ["gpt2", "llama"] {
         let mut f = fixture(family);
-        let mut c = Compute::new(1).unwrap();
+        let mut c = Compute::new(1, Precision::F32).unwrap();
         let n = |key: &str| f.about["adamw"][key].as_f64().unwrap();
         let adamw =
             AdamW { beta1: n("beta1"), beta2: n("beta2"), eps: n("eps"), weight_decay: n("weight_decay") };
@@ -111,7 +136,7 @@ fn ten_steps_of_adamw_lose_as_pytorch_does() {
             assert!((loss - want).abs() < 1e-4 * want, "{family} step {i}: loss {loss}, not {want}");
             let norm = grad_norm(&pool, &f.model.params);
             let scale = if norm > clip { clip / norm } else { 1.0 };
-            adamw.step(&pool, &mut f.model.params, &mut moments, i as u64 + 1, lr, scale as f32);
+            adamw.step(&c, &mut f.model.params, &mut moments, i as u64 + 1, lr, scale as f32);
         }
     }
 }
@@ -121,7 +146,7 @@ fn threads_recomputation_and_split_batches_change_no_gradient_beyond_rounding() 
     for family in ["gpt2", "llama"] {
         let bits = |threads: usize, pass: Pass| {
             let mut f = fixture(family);
-            let mut c = Compute::new(threads).unwrap();
+            let mut c = Compute::new(threads, Precision::F32).unwrap();
             f.model.gradient(&mut c, (&f.ids, &f.targets), f.seq, pass, 1.0).unwrap();
             let grads: Vec<u32> =
                 f.model.params.iter().flat_map(|p| p.grad.iter().map(|g| g.to_bits())).collect();
@@ -138,7 +163,7 @@ fn threads_recomputation_and_split_batches_change_no_gradient_beyond_rounding() 
         }
         // Sequence by sequence, as accumulation does.
         let mut f = fixture(family);
-        let mut c = Compute::new(2).unwrap();
+        let mut c = Compute::new(2, Precision::F32).unwrap();
         for (ids, targets) in f.ids.chunks(f.seq).zip(f.targets.chunks(f.seq)) {
             f.model.gradient(&mut c, (ids, targets), f.seq, Pass::default(), 1.0 / 3.0).unwrap();
         }
@@ -152,7 +177,7 @@ fn threads_recomputation_and_split_batches_change_no_gradient_beyond_rounding() 
 fn dropout_keeps_the_mean_and_its_gradient_is_that_of_the_dropped_pass() {
     // The derivative along a direction, from finite differences of the same dropped function.
     let mut f = fixture("gpt2");
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     let pass = Pass { dropout: 0.3, draw: (1, 2), recompute: false };
     let at = place(&f.model.params, "blk.0.attn_output.weight");
     let mut loss =

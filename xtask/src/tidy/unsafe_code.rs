@@ -14,6 +14,10 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-cli/src/alloc.rs", "the counting allocator"),
     ("crates/smallmind-formats/src/map.rs", "maps a file"),
     ("crates/smallmind-kernels/src/aligned.rs", "bytes seen as units, checked for size and alignment"),
+    (
+        "crates/smallmind-kernels/src/gemm/bf16_tile.rs",
+        "hands on the proof that tiles may be used; a transposition in intrinsics",
+    ),
     ("crates/smallmind-kernels/src/isa/amx.rs", "assembly"),
     ("crates/smallmind-kernels/src/isa/amx_emulated.rs", "loads with a stride, as the hardware's"),
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use smallmind::preset::Preset;
-use smallmind_train::{Schedule, TokenizerKind};
+use smallmind_train::{Precision, Schedule, TokenizerKind};
 
 #[derive(Args, Debug, Clone)]
 pub(crate) struct TrainArgs {
@@ -91,6 +91,24 @@ pub(crate) struct SettingArgs {
     /// Keep only the layers' inputs in memory and compute the rest again: slower, for large models
     #[arg(long)]
     pub(crate) recompute: bool,
+    /// In what matrices are multiplied: bf16 is faster and needs a CPU with AMX; weights stay F32 [default: f32]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) precision: Option<PrecisionArg>,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PrecisionArg {
+    F32,
+    Bf16,
+}
+
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Precision {
+        match arg {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]

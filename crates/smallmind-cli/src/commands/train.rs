@@ -91,6 +91,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig> {
         tokenizer,
         name,
         recompute,
+        precision,
     } = args.settings.clone();
     let c = &mut config;
     set(&mut c.steps, steps);
@@ -109,6 +110,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig> {
     set(&mut c.name, name);
     c.tokenizer = tokenizer.map(Into::into).or(c.tokenizer);
     c.recompute |= recompute;
+    set(&mut c.precision, precision.map(Into::into));
     config.check().map_err(|e| usage(args.config.as_deref(), &e))?;
     Ok(config)
 }

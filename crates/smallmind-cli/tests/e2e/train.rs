@@ -92,6 +92,27 @@ fn killed_at_any_moment_and_resumed_the_weights_are_the_same_to_the_bit() {
 }
 
 #[test]
+fn mixed_precision_trains_where_the_cpu_has_it_and_is_refused_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (text(dir.path()), dir.path().join("model.gguf"));
+    let settings = train(&data, &out, &["--steps", "20", "--precision", "bf16", "--json"]);
+    let mut elsewhere = command(&settings);
+    let refused = elsewhere.env("SMALLMIND_ISA", "scalar").output().unwrap();
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && words.contains("precision is bf16"), "{words}");
+    assert!(!out.exists());
+    let here = smallmind(&settings);
+    if here.stderr.contains("precision is bf16") {
+        return;
+    }
+    let loss = |d: &serde_json::Value| d["valid_loss"].as_f64().unwrap();
+    let plain = dir.path().join("plain.gguf");
+    let f32 = smallmind(&train(&data, &plain, &["--steps", "20", "--json"])).json();
+    let (ours, want) = (loss(&here.json()), loss(&f32));
+    assert!((ours / want - 1.0).abs() < 0.02, "{ours} in bf16, {want} in f32");
+}
+
+#[test]
 fn a_checkpoint_is_not_lost_by_accident_nor_taken_for_another_run() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (text(dir.path()), dir.path().join("m.gguf"));

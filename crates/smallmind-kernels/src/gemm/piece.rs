@@ -13,6 +13,18 @@ pub(crate) struct Strip<'a> {
     pub(crate) cols: usize,
 }
 
+/// Where the sums of a piece begin.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    Zero,
+    /// At what C holds.
+    C,
+    /// At a value a column.
+    Bias(&'a [f32]),
+    /// At another matrix, and a value a column.
+    Onto(Mat<'a>, Option<&'a [f32]>),
+}
+
 /// What one task computes: some rows of C, all columns of a block, one block of `k`.
 pub(crate) struct Piece<'a> {
     /// `[rows, depth]`.
@@ -20,8 +32,7 @@ pub(crate) struct Piece<'a> {
     /// Packed: `[panels, depth, PANEL]`.
     pub(crate) b: &'a [f32],
     pub(crate) c: Strip<'a>,
-    /// Whether the sums go on from what C holds.
-    pub(crate) begun: bool,
+    pub(crate) start: Start<'a>,
     /// Room for the packed rows of A, `[rows, depth]`; unused where A's rows are contiguous.
     pub(crate) strips: &'a mut [f32],
 }
@@ -35,7 +46,11 @@ pub(crate) fn pack<I: Isa>(_isa: I, b: Mat<'_>, out: &mut [f32]) {
     }
     if b.col_stride == 1 {
         for (k, row) in rows.iter_mut().enumerate() {
-            row[..b.cols].copy_from_slice(&b.data[k * b.row_stride..][..b.cols]);
+            let from = &b.data[k * b.row_stride..][..b.cols];
+            match from.first_chunk::<PANEL>() {
+                Some(whole) => *row = *whole,
+                None => row[..from.len()].copy_from_slice(from),
+            }
         }
         return;
     }
@@ -107,34 +122,32 @@ fn rows<I: Isa, const R: usize, const V: usize>(isa: I, p: &mut Piece<'_>) {
                     // Rows beyond the end repeat the last one; what they give is not stored.
                     let of = |r: usize| &p.a.data[(row + r.min(there - 1)) * p.a.row_stride..][..depth];
                     let a = Plain::<R>(std::array::from_fn(of));
-                    tile::<I, _, R, V>(isa, a, (panel, v), &mut p.c, (row, there, col), p.begun);
+                    tile::<I, _, R, V>(isa, a, (panel, v), &mut p.c, (row, there, col), p.start);
                 } else {
                     let (a, _) = p.strips[row * depth..][..R * depth].as_chunks::<R>();
-                    tile::<I, _, R, V>(isa, Packed(a), (panel, v), &mut p.c, (row, there, col), p.begun);
+                    tile::<I, _, R, V>(isa, Packed(a), (panel, v), &mut p.c, (row, there, col), p.start);
                 }
             }
         }
     }
 }
 
-/// Packs strips of `R` rows of A, whose columns are contiguous: `[strips, depth, R]`.
+/// Packs strips of `R` rows of A, whose columns are contiguous: `[strips, depth, R]`. All strips side by side, so that
+/// each line of memory is read once.
 #[inline(always)]
 fn pack_strips<const R: usize>(a: Mat<'_>, out: &mut [f32]) {
-    for (i, strip) in out.chunks_exact_mut(R * a.cols).enumerate() {
-        let row = i * R;
-        if row >= a.rows {
-            break;
+    let (out, _) = out.as_chunks_mut::<R>();
+    let depth = a.cols;
+    for k in 0..depth {
+        let column = &a.data[k * a.col_stride..][..a.rows];
+        let (whole, rest) = column.as_chunks::<R>();
+        for (i, from) in whole.iter().enumerate() {
+            out[i * depth + k] = *from;
         }
-        let there = R.min(a.rows - row);
-        for (k, out) in strip.as_chunks_mut::<R>().0.iter_mut().enumerate() {
-            let from = &a.data[k * a.col_stride + row..];
-            match from.first_chunk::<R>() {
-                Some(from) if there == R => *out = *from,
-                _ => {
-                    *out = [0.0; R];
-                    out[..there].copy_from_slice(&from[..there]);
-                }
-            }
+        if !rest.is_empty() {
+            let last = &mut out[whole.len() * depth + k];
+            *last = [0.0; R];
+            last[..rest.len()].copy_from_slice(rest);
         }
     }
 }
@@ -147,56 +160,82 @@ fn tile<I: Isa, A: Rows<R>, const R: usize, const V: usize>(
     (panel, first): (&[[f32; PANEL]], usize),
     c: &mut Strip<'_>,
     (row, there, col): (usize, usize, usize),
-    begun: bool,
+    start: Start<'_>,
 ) {
     let wide = (c.cols - col).min(V * LANES);
     let mut acc = [[isa.splat(0.0); V]; R];
-    if begun {
-        for r in 0..R {
-            if r < there {
-                let from = &c.data[(row + r) * c.stride + col..][..wide];
-                for v in 0..V {
-                    acc[r][v] = isa.load(&lanes(from, v));
-                }
+    // Unrolled by hand: where the compiler unrolls loops, it has already given the sums a place in memory, and stores
+    // half of them in each step.
+    macro_rules! each_row {
+        (|$r:ident| $body:block) => {
+            each_row!(@ $r $body 0 1 2 3 4 5 6 7 8 9 10 11)
+        };
+        (@ $r:ident $body:block $($number:literal)*) => {
+            {$(if $number < R {
+                const $r: usize = $number;
+                $body
+            })*}
+        };
+    }
+    macro_rules! each_vector {
+        (|$v:ident| $body:block) => {
+            each_vector!(@ $v $body 0 1)
+        };
+        (@ $v:ident $body:block $($number:literal)*) => {
+            {$(if $number < V {
+                const $v: usize = $number;
+                $body
+            })*}
+        };
+    }
+    const { assert!(R <= 12 && V <= 2) };
+    match start {
+        Start::Zero => {}
+        Start::C => each_row!(|ROW| {
+            if ROW < there {
+                let from = &c.data[(row + ROW) * c.stride + col..][..wide];
+                each_vector!(|VECTOR| { acc[ROW][VECTOR] = isa.load(&lanes(from, VECTOR)) });
             }
-        }
+        }),
+        Start::Bias(bias) => each_vector!(|VECTOR| {
+            let bias = isa.load(&lanes(&bias[col..][..wide], VECTOR));
+            each_row!(|ROW| { acc[ROW][VECTOR] = bias });
+        }),
+        Start::Onto(from, bias) => each_row!(|ROW| {
+            if ROW < there {
+                let from = &from.data[(row + ROW) * from.row_stride + col..][..wide];
+                each_vector!(|VECTOR| {
+                    acc[ROW][VECTOR] = isa.load(&lanes(from, VECTOR));
+                    if let Some(bias) = bias {
+                        // A plain sum: one rounding.
+                        let bias = isa.load(&lanes(&bias[col..][..wide], VECTOR));
+                        acc[ROW][VECTOR] = isa.fma(isa.splat(1.0), acc[ROW][VECTOR], bias);
+                    }
+                });
+            }
+        }),
     }
     for (k, b) in panel.iter().enumerate() {
         let (b, _) = b.as_chunks::<LANES>();
         let mut bs = [isa.splat(0.0); V];
-        for v in 0..V {
-            bs[v] = isa.load(&b[first + v]);
-        }
+        each_vector!(|VECTOR| { bs[VECTOR] = isa.load(&b[first + VECTOR]) });
         let x = a.at(k);
-        for r in 0..R {
-            let x = isa.splat(x[r]);
-            for v in 0..V {
-                acc[r][v] = isa.fma(x, bs[v], acc[r][v]);
-            }
-        }
+        each_row!(|ROW| {
+            let x = isa.splat(x[ROW]);
+            each_vector!(|VECTOR| { acc[ROW][VECTOR] = isa.fma(x, bs[VECTOR], acc[ROW][VECTOR]) });
+        });
     }
-    for r in 0..R {
-        if r < there {
-            let out = &mut c.data[(row + r) * c.stride + col..][..wide];
-            for v in 0..V {
-                let from = (v * LANES).min(wide);
-                match out[from..].first_chunk_mut::<LANES>() {
-                    Some(out) => isa.store(acc[r][v], out),
-                    None => {
-                        let mut all = [0.0; LANES];
-                        isa.store(acc[r][v], &mut all);
-                        let rest = &mut out[from..];
-                        rest.copy_from_slice(&all[..rest.len()]);
-                    }
-                }
-            }
+    each_row!(|ROW| {
+        if ROW < there {
+            let out = &mut c.data[(row + ROW) * c.stride + col..][..wide];
+            each_vector!(|VECTOR| { put(isa, acc[ROW][VECTOR], out, VECTOR) });
         }
-    }
+    });
 }
 
 /// The `v`-th vector of a row, filled up with zeros.
 #[inline(always)]
-fn lanes(row: &[f32], v: usize) -> [f32; LANES] {
+pub(super) fn lanes(row: &[f32], v: usize) -> [f32; LANES] {
     let rest = &row[(v * LANES).min(row.len())..];
     match rest.first_chunk::<LANES>() {
         Some(whole) => *whole,
@@ -204,6 +243,21 @@ fn lanes(row: &[f32], v: usize) -> [f32; LANES] {
             let mut all = [0.0; LANES];
             all[..rest.len()].copy_from_slice(rest);
             all
+        }
+    }
+}
+
+/// Writes the `v`-th vector of a row, as far as it goes.
+#[inline(always)]
+pub(super) fn put<I: Isa>(isa: I, sums: I::F, row: &mut [f32], v: usize) {
+    let from = (v * LANES).min(row.len());
+    match row[from..].first_chunk_mut::<LANES>() {
+        Some(out) => isa.store(sums, out),
+        None => {
+            let mut all = [0.0; LANES];
+            isa.store(sums, &mut all);
+            let rest = &mut row[from..];
+            rest.copy_from_slice(&all[..rest.len()]);
         }
     }
 }

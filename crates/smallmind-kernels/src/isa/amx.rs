@@ -349,7 +349,7 @@ impl Amx {
                     && is_x86_feature_detected!("avx512bf16")
                     && supported()
                     && permitted()
-                    && unsafe { proves_itself::<Hardware>() }
+                    && unsafe { proof() }
             })
             .then_some(Amx(()))
     }
@@ -400,10 +400,26 @@ fn permitted() -> bool {
     false
 }
 
+/// [`proves_itself`], with the instructions that its caller has asked for: without them each fused multiply-add of the
+/// emulation is a call, and the proof takes several times as long.
+///
+/// # Safety
+/// The CPU has the instructions, and the process may use the tiles.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn proof() -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { proves_itself::<Hardware>() }
+}
+
+/// Products that are tried: each of them meets every register row and column with other bytes; more of them would be most
+/// of the time in which a mapped model gets ready.
+const ROUNDS: usize = 16;
+
 /// Whether products of random bytes are those of the emulation.
 ///
 /// # Safety
 /// The process may use the tiles.
+#[inline(always)]
 unsafe fn proves_itself<T: BfTiles>() -> bool {
     let mut state = 1_u64;
     let mut bytes = || {
@@ -417,22 +433,24 @@ unsafe fn proves_itself<T: BfTiles>() -> bool {
     };
     // SAFETY: the caller's promise.
     let (mut tiles, mut plain) = unsafe { (T::configure(), <Emulated>::configure()) };
-    let whole = (0..64).all(|round| {
+    // Loops, no closures: those would be compiled without the caller's instructions.
+    let mut same = true;
+    for round in 0..ROUNDS {
         let (a, b) = (bytes(), bytes());
         let signed = round % 2 == 0;
         let (x, y) = (floats(&a), floats(&b));
-        two_products(&mut tiles, &a, &b, signed) == two_products(&mut plain, &a, &b, signed)
-            && floats_product(&mut tiles, &x, &y) == floats_product(&mut plain, &x, &y)
-    });
+        same &= two_products(&mut tiles, &a, &b, signed) == two_products(&mut plain, &a, &b, signed)
+            && floats_product(&mut tiles, &x, &y) == floats_product(&mut plain, &x, &y);
+    }
     // One shape after the other: a thread has one set of registers.
     drop(tiles);
     // SAFETY: the caller's promise.
     let (mut tiles, mut plain) = unsafe { (T::Parts::configure(), Emulated::<true>::configure()) };
-    whole
-        && (0..8).all(|_| {
-            let (a, b) = (bytes(), bytes());
-            part_products(&mut tiles, &a, &b) == part_products(&mut plain, &a, &b)
-        })
+    for _ in 0..ROUNDS / 2 {
+        let (a, b) = (bytes(), bytes());
+        same &= part_products(&mut tiles, &a, &b) == part_products(&mut plain, &a, &b);
+    }
+    same
 }
 
 /// A product of each part of the activations.
@@ -455,6 +473,7 @@ fn part_products<T: PartTiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes) -> [
 }
 
 /// Two products in registers of their own, one of them of two steps.
+#[inline(always)]
 fn two_products<T: Tiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes, signed: bool) -> [Sums; 2] {
     let mut out = [Sums([[-1; 16]; ROWS]); 2];
     tiles.zero::<0>();
@@ -482,6 +501,7 @@ fn floats(tile: &TileBytes) -> TileBytes {
 }
 
 /// A product of two steps and one of the factors exchanged.
+#[inline(always)]
 fn floats_product<T: BfTiles>(tiles: &mut T, x: &TileBytes, y: &TileBytes) -> [Sums; 2] {
     let mut out = [Sums([[-1; 16]; ROWS]); 2];
     tiles.zero::<1>();

@@ -58,6 +58,7 @@ impl<const PARTS: bool> Registers for Emulated<PARTS> {
         self.tiles[C] = [[0; LINE]; ROWS];
     }
 
+    #[inline(always)]
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool) {
         let (of_a, of_b) = (shape(PARTS, A), shape(PARTS, B));
         assert_eq!(of_a.1, 4 * of_b.0, "shapes that do not go together");
@@ -98,6 +99,7 @@ fn bf16(x: f32) -> u16 {
 }
 
 impl BfTiles for Emulated {
+    #[inline(always)]
     fn dot_bf16<const C: usize, const A: usize, const B: usize>(&mut self) {
         let normal = |x: f32| if x.is_subnormal() { 0.0f32.copysign(x) } else { x };
         let value = |b: &[u8]| normal(f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16));

@@ -77,6 +77,62 @@ pub(crate) fn silu_back<I: Isa>(isa: I, x: &[f32], dy: &mut [f32]) {
     });
 }
 
+/// `sum[j] += Σ x[i · stride + j]`, rows ascending.
+#[inline(always)]
+pub(crate) fn column_sums<I: Isa>(isa: I, x: &[f32], stride: usize, sum: &mut [f32]) {
+    let (fours, rest) = sum.as_chunks_mut::<{ 4 * LANES }>();
+    let done = fours.len() * 4 * LANES;
+    for (i, four) in fours.iter_mut().enumerate() {
+        let (lanes, _) = four.as_chunks_mut::<LANES>();
+        let mut acc = [isa.load(&lanes[0]), isa.load(&lanes[1]), isa.load(&lanes[2]), isa.load(&lanes[3])];
+        for row in x.chunks(stride) {
+            let (row, _) = row[i * 4 * LANES..][..4 * LANES].as_chunks::<LANES>();
+            for v in 0..4 {
+                acc[v] = isa.add(acc[v], isa.load(&row[v]));
+            }
+        }
+        for v in 0..4 {
+            isa.store(acc[v], &mut lanes[v]);
+        }
+    }
+    for row in x.chunks(stride) {
+        rest.iter_mut().zip(&row[done..]).for_each(|(s, v)| *s += v);
+    }
+}
+
+/// The numbers of one step of AdamW (Loshchilov and Hutter 2019) as PyTorch computes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// Gradients are multiplied by it first.
+    pub scale: f32,
+    /// 1 − β₁.
+    pub one_b1: f32,
+    /// β₂, and 1 − β₂.
+    pub b2: f32,
+    /// See above.
+    pub one_b2: f32,
+    /// What a weight keeps of itself.
+    pub keep: f32,
+    /// The learning rate by the bias correction of the first mean.
+    pub size: f32,
+    /// 1 by the root of the bias correction of the second.
+    pub root: f32,
+    /// Added to the root of the mean square.
+    pub eps: f32,
+}
+
+/// `m += (g − m)(1 − β₁)`, `v = β₂ v + (1 − β₂) g²`, `w = keep · w − size · m / (√v · root + eps)`, with `g` scaled.
+#[inline(always)]
+pub(crate) fn adamw<I: Isa>(_isa: I, s: &AdamStep, g: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32]) {
+    // Plain operations in their own order, which the compiler takes side by side.
+    for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+        let g = g * s.scale;
+        *m += (g - *m) * s.one_b1;
+        *v = *v * s.b2 + g * g * s.one_b2;
+        *w = *w * s.keep - s.size * (*m / (v.sqrt() * s.root + s.eps));
+    }
+}
+
 /// RMSNorm's derivative: with r = 1/√(mean(x²) + eps) and g = dy · weight, `dx += r (g − x r² mean(g·x))`, and
 /// `dweight += dy · x · r`.
 #[inline(always)]

@@ -13,6 +13,7 @@ use super::adapter;
 use super::examples::{self, Example};
 use crate::adamw::{AdamW, Moments, grad_norm};
 use crate::compute::Compute;
+use crate::config::Precision;
 use crate::error::{Result, TrainError};
 use crate::model::{Pass, TrainModel};
 use crate::param::Param;
@@ -125,7 +126,7 @@ impl LoraTrainer {
             );
             return Err(TrainError::config(why));
         }
-        let compute = Compute::new(config.threads.max(1))?;
+        let compute = Compute::new(config.threads.max(1), Precision::F32)?;
         Ok(LoraTrainer { config, compute, model, examples, adapters, out: out.to_owned() })
     }
 
@@ -167,7 +168,7 @@ impl LoraTrainer {
             }
             let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
             let lr = course.at(step);
-            adamw.step(&c.pool, &mut self.model.params, &mut moments, step + 1, lr, scale as f32);
+            adamw.step(c, &mut self.model.params, &mut moments, step + 1, lr, scale as f32);
             tokens += ids.len();
             let progress = Progress {
                 step: step + 1,

@@ -6,8 +6,9 @@ use smallmind_kernels::gemm::{Into, Mat, gemm, scratch_len};
 
 use crate::compute::{Compute, ROWS};
 
-/// Queries whose weights are in memory at once.
-const QUERIES: usize = 128;
+/// Queries whose weights are in memory at once: few, for of the keys behind the first of them nothing is computed in
+/// vain.
+const QUERIES: usize = 64;
 
 /// Numbers of an attention operation. Rows of its input are `[Q heads | K heads | V heads]`.
 #[derive(Clone, Copy, Debug)]

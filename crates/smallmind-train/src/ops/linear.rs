@@ -45,27 +45,16 @@ pub(crate) fn forward(
     residual: Option<&[f32]>,
 ) -> Vec<f32> {
     let (cols, k) = (width(params, parts), x.len() / rows);
-    let mut out = match residual {
-        Some(r) => c.copy(r),
-        None => c.take(rows * cols),
-    };
+    let mut out = c.take(rows * cols);
     let mut from = 0;
     for part in parts {
         let w = &params[part.weight.0];
-        let mut into = if residual.is_some() { Into::Add } else { Into::Store };
-        if let Some(bias) = part.bias {
-            let (bias, kernels) = (&params[bias.0].data, c.kernels);
-            c.pool.chunks(&mut out, cols * crate::compute::ROWS, &|_, out| {
-                for row in out.chunks_exact_mut(cols) {
-                    let row = &mut row[from..from + w.rows];
-                    match into {
-                        Into::Store => row.copy_from_slice(bias),
-                        Into::Add => (kernels.add)(row, bias),
-                    }
-                }
-            });
-            into = Into::Add;
-        }
+        let bias = part.bias.map(|b| params[b.0].data.as_slice());
+        let into = match (residual, bias) {
+            (Some(r), bias) => Into::Onto(Mat::strided(&r[from..], rows, w.rows, cols), bias),
+            (None, Some(bias)) => Into::Bias(bias),
+            (None, None) => Into::Store,
+        };
         let input = Mat::new(x, rows, k);
         c.gemm(input, whole(w).t(), [rows, w.rows, k], (&mut out[from..], cols), into);
         if let Some(lora) = part.lora {

@@ -18,10 +18,7 @@ pub(crate) fn column_sums(c: &Compute, x: &[f32], cols: usize, from: usize, sum:
     const WIDTH: usize = 64;
     let kernels = c.kernels;
     c.pool.chunks(sum, WIDTH, &|j, sum| {
-        for row in x.chunks_exact(cols) {
-            let at = from + j * WIDTH;
-            (kernels.add)(sum, &row[at..at + sum.len()]);
-        }
+        (kernels.column_sums)(&x[from + j * WIDTH..], cols, sum);
     });
 }
 

@@ -11,6 +11,7 @@ use super::linear::{self, Lora, Part};
 use super::rope::{self, Rope};
 use super::{embed, loss, norm};
 use crate::compute::Compute;
+use crate::config::Precision;
 use crate::param::{Param, ParamId};
 use crate::rng::{Key, Stream};
 
@@ -40,7 +41,7 @@ fn check(what: &str, x: &[f32], grad: &[f32], f: &mut dyn FnMut(&[f32]) -> f64) 
 
 #[test]
 fn linear_with_bias_residual_and_adapter() {
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     let (rows, k, n) = (19, 10, 13);
     let mut params = vec![
         Param::matrix("w".into(), n, k, numbers(1, n * k)),
@@ -72,7 +73,7 @@ fn linear_with_bias_residual_and_adapter() {
 
 #[test]
 fn both_norms() {
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     let (rows, n) = (70, 21);
     for bias in [None, Some(ParamId(1))] {
         let mut params =
@@ -97,7 +98,7 @@ fn both_norms() {
 
 #[test]
 fn attention_with_shared_heads_beyond_one_block_of_queries() {
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     for (heads, kv_heads, seq, batch) in [(2, 2, 7, 3), (4, 2, 150, 1)] {
         let head_dim = 6;
         let shape = Shape { heads, kv_heads, head_dim, seq, scale: 0.4 };
@@ -110,7 +111,7 @@ fn attention_with_shared_heads_beyond_one_block_of_queries() {
 
 #[test]
 fn every_middle_of_the_mlp() {
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     let (rows, ffn) = (35, 18);
     for mlp in [Mlp::Plain, Mlp::Gated] {
         for act in [Activation::Gelu, Activation::Silu] {
@@ -125,7 +126,7 @@ fn every_middle_of_the_mlp() {
 
 #[test]
 fn rope_is_undone_by_its_derivative() {
-    let c = Compute::new(2).unwrap();
+    let c = Compute::new(2, Precision::F32).unwrap();
     for pairs in [true, false] {
         let table = Arc::new(rope::table(100.0, 6, 9));
         let rope = Rope { heads: 2, head_dim: 8, pairs, table, half: 3, seq: 9 };
@@ -141,7 +142,7 @@ fn rope_is_undone_by_its_derivative() {
 
 #[test]
 fn embedding_and_positions() {
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     let mut params = vec![
         Param::matrix("t".into(), 5, 4, numbers(1, 20)),
         Param::matrix("p".into(), 3, 4, numbers(2, 12)),
@@ -162,7 +163,7 @@ fn embedding_and_positions() {
 
 #[test]
 fn cross_entropy_counts_what_is_not_ignored() {
-    let mut c = Compute::new(2).unwrap();
+    let mut c = Compute::new(2, Precision::F32).unwrap();
     let targets = [3, loss::IGNORED, 0, 10, 5];
     let x = numbers(1, 5 * 11);
     let mut grad = x.clone();

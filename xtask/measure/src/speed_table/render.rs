@@ -164,7 +164,10 @@ mod tests {
         let all = Table::read().unwrap().cases();
         let text = markdown(&results(&[&all[0], &all[1]]), &all);
         let line = text.lines().find(|l| l.starts_with("| SmolLM2-135M Q4_1 | 2 | tg128 |")).unwrap();
-        assert!(line.contains("| 400.0 [396.0..404.0] | 200.0 [198.0..202.0], fa off | 5 | 2.00 [1.9"), "{line}");
+        assert!(
+            line.contains("| 400.0 [396.0..404.0] | 200.0 [198.0..202.0], fa off | 5 | 2.00 [1.9"),
+            "{line}"
+        );
         assert!(line.ends_with("| 50 % | 1.4 × | yes | 1.8 × or 90 % of limit | yes |"), "{line}");
         assert!(text.contains("| SmolLM2-135M Q4_1 | tg128 | 200.0 | 400.0 | 2.00 |"), "{text}");
         assert!(text.contains("Not measured: `decode/smollm2-135m-q4_0/t2/tg128`"), "{text}");
