@@ -142,8 +142,11 @@ fn set(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
+/// As the user wrote it, but of whole paths the last part: where a machine keeps its files is of no interest to others.
 fn command_line() -> String {
+    let last = |word: &str| word.rsplit('/').find(|part| !part.is_empty()).unwrap_or(word).to_owned();
     let words = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
+    let words = words.map(|word| if word.starts_with('/') { last(&word) } else { word });
     ["cargo".to_owned(), "xtask".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
