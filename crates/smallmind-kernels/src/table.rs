@@ -25,6 +25,8 @@ use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Piece};
 use crate::ops::attention::{self, PageTask, Partial};
 use crate::ops::backward::AdamStep;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::fast_attention;
 use crate::ops::pages::{self, PageMut};
 use crate::ops::{activation, backward, elementwise, norm, quantize, rope};
 
@@ -90,6 +92,8 @@ pub struct FastKernels {
     pub(crate) matmul_piece: fn(&Piece<'_>),
     /// Rounds one row of a tile of activations to bfloat16: as [`Kernels::quantize`] without what belongs to blocks.
     pub round: fn(&[f32], usize, usize, &mut [ActQuants]),
+    /// As [`Kernels::attend_page`].
+    pub attend_page: fn(&mut PageTask<'_>),
     pub(crate) gemm_pack_a: fn(Mat<'_>, &mut [ActQuants]),
     pub(crate) gemm_pack_b: fn(Mat<'_>, &mut [ActQuants]),
     pub(crate) gemm_piece: fn(&mut BfGemmPiece<'_>),
@@ -233,6 +237,11 @@ macro_rules! tile_table {
                 matmul::fast::round::<$tiles>(unsafe { Avx512::assume() }, x, height, row, out);
             }
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
+            fn attend_page(task: &mut PageTask<'_>) {
+                // SAFETY: as above.
+                unsafe { fast_attention::attend_page::<$tiles>(Avx512::assume(), task) }
+            }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             fn gemm_pack_a(a: Mat<'_>, out: &mut [ActQuants]) {
                 // SAFETY: as above.
                 bf16_tile::pack_a::<$tiles>(unsafe { Avx512::assume() }, a, out);
@@ -261,6 +270,12 @@ macro_rules! tile_table {
                     matmul_piece: |p| unsafe { fast_piece(p) },
                     // SAFETY: as above.
                     round: |x, height, row, out| unsafe { round(x, height, row, out) },
+                    attend_page: |task| match task.head_dim <= fast_attention::LONGEST {
+                        // SAFETY: as above.
+                        true => unsafe { attend_page(task) },
+                        // SAFETY: the proof holds this one.
+                        false => (avx512(unsafe { Avx512::assume() }).attend_page)(task),
+                    },
                     // SAFETY: as above.
                     gemm_pack_a: |a, out| unsafe { gemm_pack_a(a, out) },
                     // SAFETY: as above.

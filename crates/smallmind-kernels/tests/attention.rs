@@ -13,7 +13,7 @@ mod support;
 use std::ops::Range;
 
 use proptest::prelude::*;
-use smallmind_kernels::attention::{PAGE, Partial, padded};
+use smallmind_kernels::attention::{PAGE, PageTask, Partial, padded};
 use smallmind_kernels::half::{f16_to_f32, f32_to_f16};
 use smallmind_kernels::{Kernels, available};
 use support::{Page, Random, assert_bits};
@@ -62,6 +62,17 @@ impl Cache {
 
     /// Queries in groups of `group`: pages ascending, partial results merged, `[queries, padded(head_dim)]`.
     fn attend(&self, kernels: &Kernels, q: &[f32], seen: &[Range<usize>], group: usize) -> Vec<f32> {
+        self.attend_by(kernels.attend_page, kernels, q, seen, group)
+    }
+
+    fn attend_by(
+        &self,
+        attend_page: fn(&mut PageTask<'_>),
+        kernels: &Kernels,
+        q: &[f32],
+        seen: &[Range<usize>],
+        group: usize,
+    ) -> Vec<f32> {
         let width = padded(self.head_dim);
         let mut all = Vec::new();
         for (q, seen) in q.chunks(group * self.head_dim).zip(seen.chunks(group)) {
@@ -70,7 +81,7 @@ impl Cache {
             for (i, page) in self.pages.iter().enumerate() {
                 let clip = |at: usize| at.clamp(i * PAGE, (i + 1) * PAGE) - i * PAGE;
                 let here: Vec<Range<usize>> = seen.iter().map(|s| clip(s.start)..clip(s.end)).collect();
-                let (page_states, page_out) = page.attend(kernels, self.head_dim, q, &here);
+                let (page_states, page_out) = page.attend(attend_page, self.head_dim, q, &here);
                 let rows = out.chunks_exact_mut(width).zip(page_out.chunks_exact(width));
                 for ((state, page), (out, page_out)) in states.iter_mut().zip(page_states).zip(rows) {
                     (kernels.merge_partial)(state, out, page, page_out);
@@ -171,6 +182,42 @@ fn attention_over_pages_is_softmax_attention() {
                         let of_given = reference(head_dim, q, &cache.k, &cache.v, seen[i].clone());
                         within(out, &of_given, cache.bound(), &context);
                         assert!(rest.iter().all(|v| *v == 0.0), "{context}: the padding is zero");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fast_class_has_the_same_bits_in_every_grouping_and_is_near_softmax_attention() {
+    let with_tiles: Vec<_> = available().into_iter().filter_map(|k| Some((k, k.fast?))).collect();
+    let mut r = Random::new(5);
+    for head_dim in [1, 8, 24, 64, 80, 128, 256, 260] {
+        for empty in Page::all(head_dim) {
+            for positions in [9, 256, 300] {
+                let Some((kernels, fast)) = with_tiles.first() else { return };
+                let cache = Cache::random(kernels, empty.clone(), head_dim, positions, &mut r);
+                let (q, seen) = queries(head_dim, positions, 35, &mut r);
+                let expected = cache.attend_by(fast.attend_page, kernels, &q, &seen, 1);
+                for (i, out) in expected.chunks_exact(padded(head_dim)).enumerate() {
+                    let q = &q[i * head_dim..(i + 1) * head_dim];
+                    let reference = reference(head_dim, q, &cache.k, &cache.v, seen[i].clone());
+                    // Weights and values have 8 bits, as have the scores of up to 10 before.
+                    within(
+                        &out[..head_dim],
+                        &reference,
+                        0.05,
+                        &format!("head_dim {head_dim}, {:?}", seen[i]),
+                    );
+                    assert!(out[head_dim..].iter().all(|v| *v == 0.0), "the padding is zero");
+                }
+                for (kernels, fast) in &with_tiles {
+                    for group in [1, 3, 16, 17, 35] {
+                        let found = cache.attend_by(fast.attend_page, kernels, &q, &seen, group);
+                        assert_bits(&found, &expected, || {
+                            format!("{group} at once, head_dim {head_dim}, {positions} on {}", kernels.name)
+                        });
                     }
                 }
             }

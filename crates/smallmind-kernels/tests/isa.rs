@@ -138,7 +138,7 @@ fn quantized_activations_are_the_nearest_integers_of_the_contract_wherever_they_
 fn keys_and_values_are_stored_with_the_same_bits_on_every_isa() {
     let (scalar, others) = scalar_and_others();
     for dim in [8, 16, 24, 64, 80, 128, 256] {
-        for empty in [Page::f16(dim), Page::f32(dim)] {
+        for empty in Page::all(dim) {
             let fill = |kernels: &Kernels| {
                 let mut page = empty.clone();
                 let vs = adversarial(dim, 5);
@@ -189,9 +189,9 @@ fn attention_of_a_page_has_the_same_bits_on_every_isa() {
                 let q = r.units(queries * dim);
                 let some = seen(queries, &mut r);
                 for seen in [some, vec![0..PAGE; queries], vec![3..3; queries], vec![255..256; queries]] {
-                    let (state, out) = page.attend(scalar, dim, &q, &seen);
+                    let (state, out) = page.attend(scalar.attend_page, dim, &q, &seen);
                     for isa in &others {
-                        let found = page.attend(isa, dim, &q, &seen);
+                        let found = page.attend(isa.attend_page, dim, &q, &seen);
                         let context = || format!("head_dim {dim}, {seen:?} on {}", isa.name);
                         assert_bits(&flat(&found.0), &flat(&state), context);
                         assert_bits(&found.1, &out, context);
@@ -315,7 +315,7 @@ fn the_exponential_of_softmax_is_within_2_units_in_the_last_place() {
             }
             let mut q = [0.0; DIM];
             q[0] = 1.0;
-            let (state, out) = page.attend(isa, DIM, &q, std::slice::from_ref(&(0..DIM)));
+            let (state, out) = page.attend(isa.attend_page, DIM, &q, std::slice::from_ref(&(0..DIM)));
             assert_eq!(state[0].max, 0.0);
             for (score, weight) in scores.iter().zip(out) {
                 let expected = f64::from(*score).exp();
@@ -430,7 +430,7 @@ fn nan_stays_nan_and_infinities_break_no_operation() {
                 let mut page = Page::f32(n);
                 page.write(isa, 0, &x, &ones);
                 page.write(isa, 1, &ones, &x);
-                let (_, out) = page.attend(isa, n, &x, std::slice::from_ref(&(0..2)));
+                let (_, out) = page.attend(isa.attend_page, n, &x, std::slice::from_ref(&(0..2)));
                 assert_eq!(out.len(), padded(n), "{context}");
                 assert!(!bad.is_nan() || out[at].is_nan(), "{context}: a value that is NaN");
             }

@@ -88,57 +88,19 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
         *q = &t.q[(first + i) * dim..][..dim];
     }
 
-    // Scores, 16 positions at a time; as many blocks side by side as hide the latency of the chains over head_dim.
+    // Scores, 16 positions at a time; two blocks side by side hide the latency of the chains over head_dim.
     let mut scores: [Scores; Q] = [[[0.0; LANES]; PAGE / LANES]; Q];
     let (b0, b1) = (from / LANES, to.div_ceil(LANES));
     let mut b = b0;
     while b < b1 {
-        let left = b1 - b;
-        b += match Q {
-            1 if left >= 8 => page.score::<I, Q, 8>(isa, dim, b, &q, &mut scores),
-            1..=3 if left >= 4 => page.score::<I, Q, 4>(isa, dim, b, &q, &mut scores),
-            _ if left >= 2 => page.score::<I, Q, 2>(isa, dim, b, &q, &mut scores),
-            _ => page.score::<I, Q, 1>(isa, dim, b, &q, &mut scores),
+        b += match b1 - b {
+            1 => page.score::<I, Q, 1>(isa, dim, b, &q, &mut scores),
+            _ => page.score::<I, Q, 2>(isa, dim, b, &q, &mut scores),
         };
     }
 
-    // Softmax over what each query sees of the page.
     for i in 0..Q {
-        let seen = t.seen[first + i].clone();
-        let state = &mut t.state[first + i];
-        *state = Partial::EMPTY;
-        let flat = scores[i].as_flattened_mut();
-        if seen.is_empty() {
-            flat[b0 * LANES..b1 * LANES].fill(0.0);
-            continue;
-        }
-        flat[b0 * LANES..seen.start].fill(f32::NEG_INFINITY);
-        flat[seen.end..b1 * LANES].fill(f32::NEG_INFINITY);
-        let mut max = isa.splat(f32::NEG_INFINITY);
-        for block in &scores[i][b0..b1] {
-            max = isa.max(isa.load(block), max);
-        }
-        state.max = max_lane(isa, max);
-        let shift = isa.splat(state.max);
-        let mut total = isa.splat(0.0);
-        for (b, block) in scores[i][b0..b1].iter_mut().enumerate() {
-            let mut p = exp(isa, isa.sub(isa.load(block), shift));
-            let at = (b0 + b) * LANES;
-            if at < seen.start || at + LANES > seen.end {
-                // Positions not seen weigh nothing at all.
-                let mut lanes = [0.0; LANES];
-                isa.store(p, &mut lanes);
-                for (l, p) in lanes.iter_mut().enumerate() {
-                    if !seen.contains(&(at + l)) {
-                        *p = 0.0;
-                    }
-                }
-                p = isa.load(&lanes);
-            }
-            isa.store(p, block);
-            total = isa.add(total, p);
-        }
-        state.sum = sum(isa, total);
+        t.state[first + i] = softmax(isa, &mut scores[i], b0..b1, t.seen[first + i].clone());
     }
 
     // out = Σ p · V, positions ascending.
@@ -153,6 +115,51 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
             at += LANES;
         }
     }
+}
+
+/// Turns a query's scores of some blocks into e^(score − max) over what it sees, and into 0 elsewhere.
+#[inline(always)]
+pub(super) fn softmax<I: Isa>(
+    isa: I,
+    scores: &mut Scores,
+    blocks: std::ops::Range<usize>,
+    seen: std::ops::Range<usize>,
+) -> Partial {
+    let mut state = Partial::EMPTY;
+    let (first, end) = (blocks.start * LANES, blocks.end * LANES);
+    let flat = scores.as_flattened_mut();
+    if seen.is_empty() {
+        flat[first..end].fill(0.0);
+        return state;
+    }
+    flat[first..seen.start].fill(f32::NEG_INFINITY);
+    flat[seen.end..end].fill(f32::NEG_INFINITY);
+    let mut max = isa.splat(f32::NEG_INFINITY);
+    for block in &scores[blocks.clone()] {
+        max = isa.max(isa.load(block), max);
+    }
+    state.max = max_lane(isa, max);
+    let shift = isa.splat(state.max);
+    let mut total = isa.splat(0.0);
+    for (b, block) in blocks.clone().zip(&mut scores[blocks]) {
+        let mut p = exp(isa, isa.sub(isa.load(block), shift));
+        let at = b * LANES;
+        if at < seen.start || at + LANES > seen.end {
+            // Positions not seen weigh nothing at all.
+            let mut lanes = [0.0; LANES];
+            isa.store(p, &mut lanes);
+            for (l, p) in lanes.iter_mut().enumerate() {
+                if !seen.contains(&(at + l)) {
+                    *p = 0.0;
+                }
+            }
+            p = isa.load(&lanes);
+        }
+        isa.store(p, block);
+        total = isa.add(total, p);
+    }
+    state.sum = sum(isa, total);
+    state
 }
 
 /// Merges the next page's partial result into the earlier pages': the caller goes through the pages in ascending order.

@@ -5,6 +5,8 @@ pub(crate) mod attention;
 pub(crate) mod backward;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod fast_attention;
 pub(crate) mod norm;
 pub(crate) mod pages;
 pub(crate) mod quantize;

@@ -173,6 +173,13 @@ pub(super) type Scores = [[f32; LANES]; PAGE / LANES];
 
 /// A page as stored.
 pub(super) trait Stored: Copy {
+    /// Value `d` of the keys of block `block`: 16 positions.
+    #[cfg(target_arch = "x86_64")]
+    fn key<I: Isa>(self, isa: I, dim: usize, block: usize, d: usize) -> I::F;
+    /// 16 values of a position's V, from value `at` on.
+    #[cfg(target_arch = "x86_64")]
+    fn value<I: Isa>(self, isa: I, dim: usize, position: usize, at: usize) -> I::F;
+
     /// Scores of B blocks of 16 positions from `block` on; returns B.
     fn score<I: Isa, const Q: usize, const B: usize>(
         self,
@@ -197,6 +204,18 @@ pub(super) trait Stored: Copy {
 }
 
 impl<E: Element> Stored for &[E] {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn key<I: Isa>(self, isa: I, dim: usize, block: usize, d: usize) -> I::F {
+        E::load(isa, &self.as_chunks().0[block * dim + d])
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn value<I: Isa>(self, isa: I, dim: usize, position: usize, at: usize) -> I::F {
+        E::load(isa, &self[PAGE * dim..].as_chunks().0[(position * padded(dim) + at) / LANES])
+    }
+
     #[inline(always)]
     fn score<I: Isa, const Q: usize, const B: usize>(
         self,
@@ -265,6 +284,22 @@ pub(super) struct Bytes<'a> {
 }
 
 impl Stored for Bytes<'_> {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn key<I: Isa>(self, isa: I, dim: usize, block: usize, d: usize) -> I::F {
+        let key = isa.to_f32(isa.load_i8(&self.quants.as_chunks().0[block * dim + d]));
+        isa.mul(key, isa.load_f16(&self.scales.as_chunks().0[block * dim.div_ceil(SCALED) + d / SCALED]))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn value<I: Isa>(self, isa: I, dim: usize, position: usize, at: usize) -> I::F {
+        let (width, groups) = (padded(dim), padded(dim).div_ceil(SCALED));
+        let quants = &self.quants[PAGE * dim..].as_chunks().0[(position * width + at) / LANES];
+        let scale = self.scales[PAGE * dim.div_ceil(SCALED)..][position * groups + at / SCALED];
+        isa.mul(isa.to_f32(isa.load_i8(quants)), isa.splat(crate::half::f16_to_f32(scale)))
+    }
+
     #[inline(always)]
     fn score<I: Isa, const Q: usize, const B: usize>(
         self,

@@ -211,7 +211,7 @@ impl Page {
     /// Attends `seen.len()` queries at once; rows of queries that see nothing are NaN.
     pub(crate) fn attend(
         &self,
-        kernels: &Kernels,
+        attend_page: fn(&mut PageTask<'_>),
         head_dim: usize,
         q: &[f32],
         seen: &[Range<usize>],
@@ -219,14 +219,7 @@ impl Page {
         let width = padded(head_dim);
         let mut state = vec![Partial { max: f32::NAN, sum: f32::NAN }; seen.len()];
         let mut out = vec![f32::NAN; seen.len() * width];
-        (kernels.attend_page)(&mut PageTask {
-            page: self.view(),
-            q,
-            head_dim,
-            seen,
-            state: &mut state,
-            out: &mut out,
-        });
+        attend_page(&mut PageTask { page: self.view(), q, head_dim, seen, state: &mut state, out: &mut out });
         for (row, seen) in out.chunks_exact_mut(width).zip(seen) {
             if seen.is_empty() {
                 row.fill(f32::NAN);

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use smallmind_kernels::attention::{PAGE, PageMut, PageTask, Partial, padded};
+use smallmind_kernels::matmul::Class;
 
 use super::config::MAX_GROUP;
 use super::pass::{Pass, Span};
@@ -95,9 +96,18 @@ pub(super) fn attend(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratc
     }
 }
 
+/// The kernel of the pass's class: a prompt's class covers its attention.
+fn of_class(pass: Pass<'_>) -> fn(&mut PageTask<'_>) {
+    match (pass.class, pass.kernels.fast) {
+        (Class::Fast, Some(fast)) => fast.attend_page,
+        _ => pass.kernels.attend_page,
+    }
+}
+
 /// Decode: one task a sequence, page and head (or group of heads), then the merge.
 fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
     let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
+    let attend_page = of_class(pass);
     let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
     s.items.clear();
     for (row, Row { position, .. }) in s.rows.iter().enumerate() {
@@ -125,7 +135,7 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
         let ranges: [Range<usize>; MAX_GROUP] = std::array::from_fn(|_| what.clone());
         let at = item.first_row * config.q_dim() + first_head * dim;
         let (out, states) = area.split_at_mut(heads * width);
-        (kernels.attend_page)(&mut PageTask {
+        attend_page(&mut PageTask {
             page: spans[span].kv.page(index, first_head / group, item.first_page),
             q: &q[at..at + heads * dim],
             head_dim: dim,
@@ -160,7 +170,7 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
 fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
     let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
     let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
-    let per_task = rows_per_task(group);
+    let (per_task, attend_page) = (rows_per_task(group), of_class(pass));
     s.items.clear();
     let mut first = 0;
     for span in spans {
@@ -197,7 +207,7 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
                     0..0
                 }
             });
-            (kernels.attend_page)(&mut PageTask {
+            attend_page(&mut PageTask {
                 page: kv.page(index, kv_head, page),
                 q: &own_q[..queries * dim],
                 head_dim: dim,
