@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Training speed of the presets beside PyTorch's (CPU, eager, F32), alternated in one run.
+"""Training speed of the presets beside PyTorch's (CPU, eager), alternated in one run.
 
-    train_peers.py SMALLMIND TEXT [--threads N] [--rounds R]
+    train_peers.py SMALLMIND TEXT [--threads N] [--rounds R] [--precision f32 bf16] [--preset small medium]
 
 SMALLMIND is the release binary, TEXT any text of some 100 kB. Needs the package `torch`. PyTorch trains the same GPT-2
 shape as one writes it: nn.Linear, nn.LayerNorm, scaled_dot_product_attention, AdamW (foreach) and clipping, batches that
-are ready in memory. Prints each side's best tokens a second over whole steps, forward, backward and optimizer.
+are ready in memory. Prints each side's tokens a second over whole steps, forward, backward and optimizer, round by round and the best. In
+bf16 PyTorch runs its forward pass under autocast; the ratio of that line is to PyTorch in the same precision.
 """
 import argparse
+import itertools
 import json
 import subprocess
 import tempfile
@@ -52,14 +54,16 @@ class Gpt2(nn.Module):
         return self.head(self.norm(x))
 
 
-def torch_speed(shape, batch, steps):
+def torch_speed(shape, batch, steps, precision):
     model = Gpt2(**shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, foreach=True)
     data = torch.randint(0, shape["vocab"], (steps + 3, batch, shape["context"] + 1))
     for i, ids in enumerate(data):
         if i == 3:
             start = time.perf_counter()
-        loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -68,10 +72,10 @@ def torch_speed(shape, batch, steps):
     return steps * batch * shape["context"] / (time.perf_counter() - start)
 
 
-def our_speed(binary, text, preset, batch, steps, threads):
+def our_speed(binary, text, preset, batch, steps, threads, precision):
     with tempfile.TemporaryDirectory() as folder:
         command = [binary, "train", "--preset", preset, "--data", text, "-o", str(Path(folder) / "m.gguf"), "--steps", str(steps),
-                   "--batch", str(batch), "--valid", "0", "-t", str(threads), "--tokenizer", "bytes", "--quiet", "--json"]
+                   "--batch", str(batch), "--valid", "0", "-t", str(threads), "--tokenizer", "bytes", "--precision", precision, "--quiet", "--json"]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["tokens_per_s"]
 
 
@@ -81,16 +85,20 @@ def main():
     parser.add_argument("text")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", nargs="+", default=["f32", "bf16"])
+    parser.add_argument("--preset", nargs="+", default=["small", "medium"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for preset, batch, steps in (("small", 16, 100), ("medium", 16, 15)):
-        best = {"smallmind": 0.0, "torch": 0.0}
+    steps_of = {"small": 100, "medium": 15}
+    for preset, precision in itertools.product(arguments.preset, arguments.precision):
+        rounds = []
         for _ in range(arguments.rounds):
-            ours = our_speed(arguments.smallmind, arguments.text, preset, batch, steps, arguments.threads)
-            best["smallmind"] = max(best["smallmind"], ours)
-            best["torch"] = max(best["torch"], torch_speed(SHAPES[preset], batch, steps))
-        ratio = best["smallmind"] / best["torch"]
-        print(f"{preset}: smallmind {best['smallmind']:.0f} tokens/s, torch {best['torch']:.0f} tokens/s, {ratio:.2f} times")
+            work = (16, steps_of[preset])
+            ours = our_speed(arguments.smallmind, arguments.text, preset, *work, arguments.threads, precision)
+            rounds.append((ours, torch_speed(SHAPES[preset], *work, precision)))
+        ours, theirs = (max(side) for side in zip(*rounds))
+        each = ", ".join(f"{a:.0f}/{b:.0f}" for a, b in rounds)
+        print(f"{preset} {precision}: smallmind {ours:.0f} tokens/s, torch {theirs:.0f} tokens/s, {ours / theirs:.2f} times ({each})", flush=True)
 
 
 if __name__ == "__main__":

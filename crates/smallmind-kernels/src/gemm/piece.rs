@@ -78,9 +78,9 @@ pub(crate) fn piece<I: Isa>(isa: I, p: &mut Piece<'_>) {
     if I::TOKENS >= 8 { rows::<I, 12, VECTORS>(isa, p) } else { rows::<I, 6, 1>(isa, p) }
 }
 
-/// `R` rows of A, value by value of `k`.
+/// `R` rows of A, value by value. No arrays made by closures: not every build inlines those.
 trait Rows<const R: usize>: Copy {
-    fn at(&self, k: usize) -> [f32; R];
+    fn at(&self, k: usize, row: usize) -> f32;
 }
 
 /// Contiguous rows.
@@ -88,8 +88,8 @@ trait Rows<const R: usize>: Copy {
 struct Plain<'a, const R: usize>([&'a [f32]; R]);
 impl<const R: usize> Rows<R> for Plain<'_, R> {
     #[inline(always)]
-    fn at(&self, k: usize) -> [f32; R] {
-        std::array::from_fn(|r| self.0[r][k])
+    fn at(&self, k: usize, row: usize) -> f32 {
+        self.0[row][k]
     }
 }
 
@@ -98,8 +98,8 @@ impl<const R: usize> Rows<R> for Plain<'_, R> {
 struct Packed<'a, const R: usize>(&'a [[f32; R]]);
 impl<const R: usize> Rows<R> for Packed<'_, R> {
     #[inline(always)]
-    fn at(&self, k: usize) -> [f32; R] {
-        self.0[k]
+    fn at(&self, k: usize, row: usize) -> f32 {
+        self.0[k][row]
     }
 }
 
@@ -219,9 +219,8 @@ fn tile<I: Isa, A: Rows<R>, const R: usize, const V: usize>(
         let (b, _) = b.as_chunks::<LANES>();
         let mut bs = [isa.splat(0.0); V];
         each_vector!(|VECTOR| { bs[VECTOR] = isa.load(&b[first + VECTOR]) });
-        let x = a.at(k);
         each_row!(|ROW| {
-            let x = isa.splat(x[ROW]);
+            let x = isa.splat(a.at(k, ROW));
             each_vector!(|VECTOR| { acc[ROW][VECTOR] = isa.fma(x, bs[VECTOR], acc[ROW][VECTOR]) });
         });
     }
