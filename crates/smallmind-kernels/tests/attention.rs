@@ -40,7 +40,8 @@ impl Cache {
     fn stored(&self) -> (Vec<f32>, Vec<f32>) {
         let bytes = |x: &[f32]| -> Vec<f32> {
             let scale = x.iter().fold(0.0f32, |m, x| m.max(x.abs())) / 127.0;
-            let quant = |x: &f32| if scale > 0.0 { (x / scale).round_ties_even() } else { 0.0 };
+            let factor = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let quant = |x: &f32| (x * factor).round_ties_even();
             x.iter().map(|x| quant(x) * f16_to_f32(f32_to_f16(scale))).collect()
         };
         let keep = |x: &Vec<f32>| match &self.pages[0] {
@@ -195,7 +196,7 @@ fn the_fast_class_has_the_same_bits_in_every_grouping_and_is_near_softmax_attent
     let mut r = Random::new(5);
     for head_dim in [1, 8, 24, 64, 80, 128, 256, 260] {
         for empty in Page::all(head_dim) {
-            for positions in [9, 256, 300] {
+            for positions in [40, 256, 300] {
                 let Some((kernels, fast)) = with_tiles.first() else { return };
                 let cache = Cache::random(kernels, empty.clone(), head_dim, positions, &mut r);
                 let (q, seen) = queries(head_dim, positions, 35, &mut r);
