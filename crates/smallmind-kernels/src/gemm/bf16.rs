@@ -1,5 +1,5 @@
 //! C = A · B with both factors rounded to bfloat16 and sums in F32, by matrix units: what mixed precision trains with.
-//! Every output is one chain over `k` in steps of 32 (of the form of [`crate::isa::amx::BfTiles::dot_bf16`]), to which
+//! Every output is one chain over `k` in steps of 32 (of the form of `TDPBF16PS`), to which
 //! what C begins with is added at the end, so its bits do not depend on the threads.
 //!
 //! Both factors are packed whole, into tiles of 16 rows (or columns) by 32 values of `k`; then threads split the rows
