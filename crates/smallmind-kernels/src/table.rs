@@ -16,7 +16,8 @@ use crate::isa::neon::{Neon, NeonDotprod};
 use crate::isa::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{
-    amx::{self, Amx},
+    amx,
+    amx_proof::Amx,
     avx2::{Avx2, AvxVnni},
     avx512::{Avx512, Avx512Bw},
 };

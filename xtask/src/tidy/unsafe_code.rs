@@ -20,6 +20,10 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("crates/smallmind-kernels/src/isa/amx.rs", "assembly"),
     ("crates/smallmind-kernels/src/isa/amx_emulated.rs", "loads with a stride, as the hardware's"),
+    (
+        "crates/smallmind-kernels/src/isa/amx_proof.rs",
+        "asks the system, and runs the instructions to be proved",
+    ),
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/neon.rs", "intrinsics"),

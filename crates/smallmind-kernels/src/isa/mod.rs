@@ -11,6 +11,8 @@ pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx_emulated;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx_proof;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
