@@ -18,8 +18,7 @@ use crate::isa::amx::{PartTiles, ROWS, Registers, Sums, TileBytes, TileIsa, Tile
 
 /// Tiles of unpacked weights of one buffer: 128 KB, of a second-level cache of 1 MB or more.
 const UNPACKED: usize = 128;
-/// Blocks of a step where one tile of tokens is all: what is unpacked must not leave the first-level cache before it is
-/// used, as stores to lines of the second-level cache take four times as long.
+/// Blocks of a step where one tile of tokens is all: as fast as more of them, and little of the first-level cache.
 const BLOCKS_FOR_ONE: usize = 2 * SCALED;
 /// Tiles of tokens that meet one unpacked panel.
 const MOST_TILES: usize = 32;

@@ -1,4 +1,4 @@
-//! The order of a comparison, its budget and its failures, on sides that are made up.
+//! Which peers are wanted and where they live, what is refused before anything runs, and how samples gather in rows.
 
 use super::*;
 
