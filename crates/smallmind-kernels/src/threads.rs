@@ -7,7 +7,8 @@
 //! result, because tasks write disjoint outputs and never share a sum.
 #![allow(unsafe_code, reason = "hands a borrowed closure to the workers for the length of one call")]
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 type Job = *const (dyn Fn(usize) + Sync);
@@ -46,6 +47,8 @@ unsafe impl Send for Shared {}
 pub struct Pool {
     shared: Arc<Shared>,
     gate: Mutex<()>,
+    /// What is left of each thread's share in [`Pool::balanced`].
+    shares: Box<[Share]>,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -82,7 +85,8 @@ impl Pool {
             spins: threads <= cpus,
             done: Condvar::new(),
         });
-        let mut pool = Pool { shared, gate: Mutex::new(()), workers: Vec::new() };
+        let shares = (0..threads.max(1)).map(|_| Share(AtomicU64::new(0))).collect();
+        let mut pool = Pool { shared, gate: Mutex::new(()), shares, workers: Vec::new() };
         for index in 1..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new()
@@ -102,10 +106,17 @@ impl Pool {
     ///
     /// Concurrent callers take turns. A panic of `f` on any thread reaches the caller.
     pub fn run(&self, f: &(dyn Fn(usize) + Sync)) {
+        self.run_after(|| {}, f);
+    }
+
+    /// [`Pool::run`], where `prepare` is called first, when the caller's turn has come.
+    fn run_after(&self, prepare: impl FnOnce(), f: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() {
+            prepare();
             return f(0);
         }
         let _turn = lock(&self.gate);
+        prepare();
         let shared = &*self.shared;
         shared.panicked.store(false, Ordering::Relaxed);
         // SAFETY: only the lifetime is changed; this function does not return before every worker is done with `f`
@@ -141,6 +152,33 @@ impl Pool {
                     break;
                 }
                 f(task);
+            }
+        });
+    }
+
+    /// Calls `f` for ranges that together are `0..start(threads())`. Thread `i` begins with its share
+    /// `start(i)..start(i + 1)`, half of what is left at a time in multiples of `least`, and then takes from the shares
+    /// of those who are behind: a thread that loses its processor for a moment is not waited for with all its work.
+    ///
+    /// # Panics
+    /// With 2³² items or more.
+    pub fn balanced(&self, start: &dyn Fn(usize) -> usize, least: usize, f: &(dyn Fn(Range<usize>) + Sync)) {
+        let threads = self.threads();
+        assert!(u32::try_from(start(threads)).is_ok(), "too many items to share");
+        if self.workers.is_empty() {
+            return f(0..start(1));
+        }
+        let share_out = || {
+            for (i, share) in self.shares.iter().enumerate() {
+                share.set(start(i)..start(i + 1));
+            }
+        };
+        self.run_after(share_out, &|thread| {
+            for i in 0..threads {
+                let share = &self.shares[(thread + i) % threads];
+                while let Some(range) = share.take(least) {
+                    f(range);
+                }
             }
         });
     }
@@ -200,6 +238,30 @@ impl Drop for Pool {
             // A worker never panics outside `f`, whose panics it catches.
             let _ = worker.join();
         }
+    }
+}
+
+/// A range of items that threads take parts of: its start in the upper half, its end in the lower one.
+#[repr(align(128))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, range: Range<usize>) {
+        self.0.store((range.start as u64) << 32 | range.end as u64, Ordering::Relaxed);
+    }
+
+    /// Half of what is left, in multiples of `least` where there are as many.
+    fn take(&self, least: usize) -> Option<Range<usize>> {
+        let split = |now: u64| {
+            let (start, end) = (now >> 32, now & u64::from(u32::MAX));
+            let left = end.checked_sub(start).filter(|&left| left > 0)?;
+            let take = left.div_ceil(2).next_multiple_of(least.max(1) as u64).min(left);
+            Some((start, start + take, end))
+        };
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            split(now).map(|(_, middle, end)| middle << 32 | end)
+        });
+        taken.ok().and_then(split).map(|(start, middle, _)| start as usize..middle as usize)
     }
 }
 
@@ -332,6 +394,34 @@ mod tests {
             assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1));
             while pool.shared.asleep.load(Ordering::SeqCst) < 2 {
                 std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_worked_off_once_each_also_by_one_thread_for_all() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for (items, least) in [(0, 1), (1, 1), (2, 3), (97, 1), (97, 4), (1000, 16)] {
+                for lazy in [None, Some(0), Some(threads - 1)] {
+                    let done: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                    let begun = AtomicUsize::new(0);
+                    // The last threads have least to do, and one does nothing until the others have begun with the rest.
+                    let start = |i| if i == 0 { 0 } else { items - (threads - i) * (items / (4 * threads)) };
+                    pool.balanced(&start, least, &|range| {
+                        begun.fetch_add(range.len(), Ordering::Relaxed);
+                        let current = std::thread::current();
+                        let worker = current.name().and_then(|n| n.strip_prefix("smallmind-"));
+                        let index = worker.map_or(0, |n| n.parse().unwrap());
+                        while threads > 1 && lazy == Some(index) && begun.load(Ordering::Relaxed) < items {
+                            std::thread::yield_now();
+                        }
+                        for i in range {
+                            done[i].fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                    assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1), "{threads} {items} {least}");
+                }
             }
         }
     }

@@ -95,15 +95,25 @@ where
     // Several groups at once hide the latency of the one chain that each output is, and share what is read of the
     // activations; two of them stay in the first-level cache while the tokens pass by.
     macro_rules! tokens {
-        ($t:ident, $count:literal, $quad:expr, $g:expr) => {
-            let mut x: [&[f32]; $count] = [&[]; $count];
-            for (i, x) in x.iter_mut().enumerate() {
-                *x = p.floats($t + i);
+        ($groups:expr, $g:expr, $t:ident, $width:expr; $($count:literal)*) => {
+            match $width {
+                $($count if I::TOKENS >= $count => {
+                    let mut x: [&[f32]; $count] = [&[]; $count];
+                    for (i, x) in x.iter_mut().enumerate() {
+                        *x = p.floats($t + i);
+                    }
+                    tile::<I, F, _, $count>(isa, p, $groups, x, $g, $t);
+                    $t += $count;
+                })*
+                _ => {
+                    tile::<I, F, _, 1>(isa, p, $groups, [p.floats($t)], $g, $t);
+                    $t += 1;
+                }
             }
-            tile::<I, F, _, $count>(isa, p, $quad, x, $g, $t);
-            $t += $count;
         };
     }
+    // As many passes as the registers ask for, of one width or nearly.
+    let width = |left: usize| left.div_ceil(left.div_ceil(I::TOKENS));
     let mut g = p.groups.start;
     while g < p.groups.end {
         let mut t = 0;
@@ -111,38 +121,20 @@ where
         if left >= 4 && p.tokens < 4 {
             let quad = [groups(g), groups(g + 1), groups(g + 2), groups(g + 3)];
             while t < p.tokens {
-                tokens!(t, 1, quad, g);
+                // Twice the groups of below, so half the tokens.
+                let width = if I::TOKENS >= 8 { p.tokens - t } else { 1 };
+                tokens!(quad, g, t, width; 2 3);
             }
             g += 4;
         } else if left >= 2 {
             let pair = [groups(g), groups(g + 1)];
             while t < p.tokens {
-                match p.tokens - t {
-                    8.. if I::TOKENS >= 8 => {
-                        tokens!(t, 8, pair, g);
-                    }
-                    4.. if I::TOKENS >= 4 => {
-                        tokens!(t, 4, pair, g);
-                    }
-                    2.. => {
-                        tokens!(t, 2, pair, g);
-                    }
-                    _ => {
-                        tokens!(t, 1, pair, g);
-                    }
-                }
+                tokens!(pair, g, t, width(p.tokens - t); 2 3 4 5 6 7 8);
             }
             g += 2;
         } else {
             while t < p.tokens {
-                match p.tokens - t {
-                    4.. if I::TOKENS >= 4 => {
-                        tokens!(t, 4, [groups(g)], g);
-                    }
-                    _ => {
-                        tokens!(t, 1, [groups(g)], g);
-                    }
-                }
+                tokens!([groups(g)], g, t, width(p.tokens - t); 2 4 8);
             }
             g += 1;
         }
@@ -166,7 +158,8 @@ fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
             let here = std::ptr::from_ref(&groups[g][u]).cast::<u8>();
             let mut line = 0;
             while T <= 2 && line < size_of::<FloatUnit<F::Item>>() {
-                isa.prefetch(here.wrapping_add(PREFETCH_BYTES + line));
+                // The groups are so many streams, of which each is this far ahead.
+                isa.prefetch(here.wrapping_add(PREFETCH_BYTES / G + line));
                 line += 64;
             }
         }

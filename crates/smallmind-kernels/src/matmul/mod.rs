@@ -200,19 +200,35 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
         (Class::Fast, Some(fast)) => fast.matmul_piece,
         (Class::Fast, None) => unreachable!("sessions ask for the fast class only where it is offered"),
     };
-    pool.run(&|thread| {
-        // Each thread takes an equal share of the bytes, in whole row groups, across all products.
-        let (from, to) = (total_bytes * thread / threads, total_bytes * (thread + 1) / threads);
+    // Each thread begins with an equal share of the bytes, in whole row groups, across all products.
+    let all_groups = products.iter().map(|p| groups(p.w.rows())).sum::<usize>();
+    let start = |thread: usize| {
+        let mut left = total_bytes * thread / threads;
         let mut start = 0;
+        for p in products {
+            let (bytes, count) = (p.w.bytes().len(), groups(p.w.rows()));
+            start += left.div_ceil((bytes / count.max(1)).max(1)).min(count);
+            left = left.saturating_sub(bytes);
+        }
+        start
+    };
+    // Matrix units unpack several groups before they multiply, and unquantized weights are multiplied as many at once.
+    let floats = acts.class == Class::Exact && products.iter().any(|p| !takes_quantized(p.w.dtype()));
+    let at_once = if tokens > TILE || floats { tile::PANEL } else { 1 };
+    let least = (LEAST_BYTES * all_groups).div_ceil(tokens * total_bytes.max(1)).next_multiple_of(at_once);
+    let start = |thread| match floats && thread < threads {
+        true => start(thread) / at_once * at_once,
+        false => start(thread),
+    };
+    pool.balanced(&start, least, &|range| {
+        let mut first = 0;
         for (p, out) in products.iter().zip(outs) {
-            let bytes = p.w.bytes().len();
             let count = groups(p.w.rows());
-            let per_group = (bytes / count.max(1)).max(1);
-            let cut = |at: usize| at.saturating_sub(start).div_ceil(per_group).min(count);
+            let cut = |at: usize| at.saturating_sub(first).min(count);
             let none = QuantizedActs { height: 0, blocks: 0, quants: &[], metas: &[] };
             let piece = Piece {
                 w: p.w,
-                groups: cut(from)..cut(to),
+                groups: cut(range.start)..cut(range.end),
                 tokens,
                 acts: quantized(acts, p.w.k()).unwrap_or(none),
                 x: acts.x,
@@ -224,7 +240,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             if !piece.groups.is_empty() {
                 of_class(&piece);
             }
-            start += bytes;
+            first += count;
         }
     });
 }
@@ -233,6 +249,9 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
 fn quantized(acts: Acts<'_>, k: usize) -> Option<QuantizedActs<'_>> {
     QuantizedActs::new((acts.tokens, k, acts.class), acts.quants, acts.metas)
 }
+
+/// Weights that are worth the taking of a part of the work, for one token: a microsecond's.
+const LEAST_BYTES: usize = 16 << 10;
 
 /// Most products in one [`matmul`] call: Q, K and V.
 pub const MAX_PRODUCTS: usize = 3;

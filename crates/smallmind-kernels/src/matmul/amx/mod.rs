@@ -6,6 +6,9 @@
 //! the one before, of whichever rows and tokens it was, and unpack a block of the next step. (docs/performance.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
+mod blocks;
+mod unpacked;
+
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -14,7 +17,9 @@ use super::format::{Format, Tiling};
 use super::tile::{PANEL, Piece};
 use crate::aligned::cast;
 use crate::isa::Isa;
-use crate::isa::amx::{PartTiles, ROWS, Registers, Sums, TileBytes, TileIsa, Tiles};
+use crate::isa::amx::{ROWS, Registers, TileBytes, TileIsa, Tiles};
+use blocks::{AsTheyAre, Blocks, Unpacking};
+use unpacked::{Filling, GroupSums, Memory, Scratch};
 
 /// Tiles of unpacked weights of one buffer: 128 KB, of a second-level cache of 1 MB or more.
 const UNPACKED: usize = 128;
@@ -22,9 +27,6 @@ const UNPACKED: usize = 128;
 const BLOCKS_FOR_ONE: usize = 2 * SCALED;
 /// Tiles of tokens that meet one unpacked panel.
 const MOST_TILES: usize = 32;
-/// How far ahead of unpacking weights are asked for, in bytes.
-const PREFETCH_BYTES: usize = 4096;
-
 /// Computes a piece; `vectors` is the same CPU's vector loop, for what does not fill tiles.
 ///
 /// # Safety
@@ -43,97 +45,6 @@ pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors:
         // SAFETY: the caller's promise.
         let mut tiles = Unpacking(unsafe { T::configure() });
         by_format!(p.w.dtype(), F => if F::TILING != Tiling::Parts { rows::<I, F, _>(isa, &mut tiles, p) }, G => {});
-    }
-}
-
-/// How registers multiply the blocks of a format.
-trait Blocks<F: Format> {
-    /// Tiles that a block is unpacked to.
-    const TILES: usize;
-
-    /// Loads what can be loaded before the weights are needed, with register `A` of 4 and 5.
-    fn load<S, const A: usize>(&mut self, part: &Part<'_, '_, F, S>, b: usize);
-    /// Multiplies block `b` of a part into `C0` and, of formats with two sums, `C1`.
-    fn multiply<S, const A: usize, const C0: usize, const C1: usize>(
-        &mut self,
-        part: &Part<'_, '_, F, S>,
-        b: usize,
-    );
-    /// Writes a sum.
-    fn store<const C: usize>(&self, out: &mut Sums);
-}
-
-/// Weights that are unpacked to whole tiles.
-struct Unpacking<T>(T);
-
-impl<F: Format, T: Tiles> Blocks<F> for Unpacking<T> {
-    const TILES: usize = F::TILING.sums() * F::TILING.tiles_a_sum();
-
-    #[inline(always)]
-    fn load<S, const A: usize>(&mut self, part: &Part<'_, '_, F, S>, b: usize) {
-        self.0.load::<A>(part.quants(b).into());
-    }
-
-    #[inline(always)]
-    fn multiply<S, const A: usize, const C0: usize, const C1: usize>(
-        &mut self,
-        part: &Part<'_, '_, F, S>,
-        b: usize,
-    ) {
-        let signed = !matches!(F::TILING, Tiling::Joined { offset: 0 });
-        let per_sum = F::TILING.tiles_a_sum();
-        let per_block = F::TILING.sums() * per_sum;
-        let w = &part.w[b * per_block..(b + 1) * per_block];
-        self.0.zero::<C0>();
-        for w in &w[..per_sum] {
-            self.0.load::<6>(w.into());
-            self.0.dot::<C0, A, 6>(signed);
-        }
-        if F::TILING.sums() == 2 {
-            self.0.zero::<C1>();
-            for w in &w[per_sum..] {
-                self.0.load::<7>(w.into());
-                self.0.dot::<C1, A, 7>(signed);
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn store<const C: usize>(&self, out: &mut Sums) {
-        self.0.store::<C>(out);
-    }
-}
-
-/// Signed bytes, which meet one part of the activations after the other.
-struct AsTheyAre<T>(T);
-
-impl<F: Format, T: PartTiles> Blocks<F> for AsTheyAre<T> {
-    const TILES: usize = 0;
-
-    #[inline(always)]
-    fn load<S, const A: usize>(&mut self, part: &Part<'_, '_, F, S>, b: usize) {
-        self.0.load_part::<4>(part.quants(b), 0);
-        self.0.load_part::<5>(part.quants(b), 1);
-    }
-
-    #[inline(always)]
-    fn multiply<S, const A: usize, const C0: usize, const C1: usize>(
-        &mut self,
-        part: &Part<'_, '_, F, S>,
-        b: usize,
-    ) {
-        let b = part.at + b;
-        let Some(w) = F::bytes(&part.units[b / F::BLOCKS], b % F::BLOCKS) else { return };
-        self.0.zero::<C0>();
-        self.0.zero::<C1>();
-        self.0.load_weights::<6>(w);
-        self.0.dot::<C0, 4, 6>(true);
-        self.0.dot::<C1, 5, 6>(true);
-    }
-
-    #[inline(always)]
-    fn store<const C: usize>(&self, out: &mut Sums) {
-        self.0.store::<C>(out);
     }
 }
 
@@ -181,140 +92,6 @@ impl Steps {
     }
 }
 
-/// Unpacked weights of one step: tiles and scales, block after block of one row group after the other, each group from a
-/// multiple of 4 KB on.
-///
-/// A load waits for a store to the same place modulo 4 KB. Four blocks of activations, of weights and of sums begin
-/// there, so the sums of a block, stored two blocks later, lie in the way of no load that follows soon.
-#[repr(C, align(4096))]
-struct Unpacked<S> {
-    tiles: [MaybeUninit<TileBytes>; UNPACKED],
-    scales: [MaybeUninit<S>; UNPACKED],
-}
-
-impl<S: Copy> Unpacked<S> {
-    const EMPTY: Self = Unpacked {
-        tiles: [const { MaybeUninit::uninit() }; UNPACKED],
-        scales: [const { MaybeUninit::uninit() }; UNPACKED],
-    };
-
-    /// Where group `g` of a step lies: its tiles and its scales.
-    #[inline(always)]
-    fn place(step: &Step, g: usize, tiles_a_block: usize) -> [Range<usize>; 2] {
-        let at = g * step.blocks.next_multiple_of(SCALED);
-        [at * tiles_a_block..(at + step.blocks) * tiles_a_block, at..at + step.blocks]
-    }
-
-    /// # Safety
-    /// A [`Filling`] has written this group of the step.
-    #[inline(always)]
-    unsafe fn group(&self, step: &Step, g: usize, tiles_a_block: usize) -> (&[TileBytes], &[S]) {
-        let [tiles, scales] = Self::place(step, g, tiles_a_block);
-        // SAFETY: written, by the caller's promise.
-        unsafe { (self.tiles[tiles].assume_init_ref(), self.scales[scales].assume_init_ref()) }
-    }
-}
-
-/// A row group that is being unpacked, one block at a time.
-struct Filling<'a, I: Isa, F: Format> {
-    units: &'a [F::Unit],
-    /// The next block's number in the group.
-    block: usize,
-    tiles: std::slice::ChunksExactMut<'a, MaybeUninit<TileBytes>>,
-    scales: std::slice::IterMut<'a, MaybeUninit<F::Scales<I>>>,
-}
-
-impl<'a, I: TileIsa, F: Format> Filling<'a, I, F> {
-    #[inline(always)]
-    fn new<T: Blocks<F>>(
-        units: &'a [F::Unit],
-        step: &Step,
-        g: usize,
-        out: &'a mut Unpacked<F::Scales<I>>,
-    ) -> Self {
-        let [tiles, scales] = Unpacked::<F::Scales<I>>::place(step, g, T::TILES);
-        Filling {
-            units,
-            block: step.first_block,
-            tiles: out.tiles[tiles].chunks_exact_mut(T::TILES.max(1)),
-            scales: out.scales[scales].iter_mut(),
-        }
-    }
-
-    /// With nothing to do.
-    #[inline(always)]
-    fn nothing() -> Self {
-        Filling { units: &[], block: 0, tiles: [].chunks_exact_mut(1), scales: [].iter_mut() }
-    }
-
-    /// Unpacks one more block; `false` where none is left.
-    #[inline(always)]
-    fn advance(&mut self, isa: I) -> bool {
-        let Some(scale) = self.scales.next() else { return false };
-        let (unit, b) = (&self.units[self.block / F::BLOCKS], self.block % F::BLOCKS);
-        self.block += 1;
-        if b == 0 {
-            let here = std::ptr::from_ref(unit).cast::<u8>();
-            let mut line = 0;
-            while line < size_of::<F::Unit>() {
-                isa.prefetch(here.wrapping_add(PREFETCH_BYTES + line));
-                line += 64;
-            }
-        }
-        scale.write(F::scales(isa, unit, b));
-        if let Some(tiles) = self.tiles.next() {
-            fill::<I, F>(isa, &F::unpack(isa, unit, b), tiles);
-        }
-        true
-    }
-}
-
-/// Writes a block's vectors as the tiles of its type.
-#[inline(always)]
-fn fill<I: TileIsa, F: Format>(isa: I, v: &[I::B; 8], tiles: &mut [MaybeUninit<TileBytes>]) {
-    let zero = isa.bsplat(0);
-    macro_rules! row {
-        ($tile:expr, $j:expr, $w:expr) => {{
-            let w = $w;
-            // SAFETY: within the tile; a byte array needs no value before it is written.
-            let row = unsafe { &mut (&mut (*tiles[$tile].as_mut_ptr()).0)[$j] };
-            isa.bstore(w, row);
-        }};
-    }
-    match F::TILING {
-        Tiling::Joined { offset } => {
-            let (one, eight) = (isa.bsplat(offset), isa.bsplat(offset * 8));
-            for j in 0..8 {
-                row!(0, j, isa.bsub(isa.bshl::<3>(v[j]), eight));
-                row!(0, 8 + j, isa.bsub(v[j], one));
-            }
-        }
-        // Multiplied as they are.
-        Tiling::Parts => {}
-        Tiling::Halves { offset, narrow } => {
-            let one = isa.bsplat(offset);
-            let upper = isa.bsplat(if narrow { offset * 8 } else { offset.wrapping_mul(4) });
-            for j in 0..8 {
-                let low = isa.bsub(v[j], one);
-                let high = if narrow { isa.bshl::<3>(v[j]) } else { isa.bshl::<2>(v[j]) };
-                let high = isa.bsub(high, upper);
-                for half in 0..2 {
-                    let (low, high) = if j / 4 == half { (low, high) } else { (zero, zero) };
-                    if narrow {
-                        row!(half, j, high);
-                        row!(half, 8 + j, low);
-                    } else {
-                        row!(2 * half, j, high);
-                        row!(2 * half, 8 + j, low);
-                        row!(2 * half + 1, j, high);
-                        row!(2 * half + 1, 8 + j, zero);
-                    }
-                }
-            }
-        }
-    }
-}
-
 /// Where a chain goes when a part of `k` has been added to it.
 #[derive(Clone, Copy)]
 struct Place {
@@ -338,14 +115,13 @@ fn rows<I: TileIsa, F: Format, T: Blocks<F>>(isa: I, tiles: &mut T, p: &Piece<'_
     let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, blocks, panel, part };
     let units_of = |step: &Step, g: usize| &units[(step.first_group + g) * per_group..][..per_group];
 
-    let mut buffers = [const { Unpacked::<F::Scales<I>>::EMPTY }; 2];
-    let [mut unpacked, mut spare] = buffers.each_mut();
-    // The chains of a panel, between one part of `k` and the next.
-    let mut chains = [const { MaybeUninit::<[I::F; ROWS]>::uninit() }; MOST_TILES * PANEL];
-    let mut sums = Pages([[[Sums::ZERO; SCALED]; 2]; 2]);
-    let [mut now, mut before] = sums.0.each_mut();
-
     let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
+    let mut scratch = Scratch::take();
+    let (memory, sums): (&mut Memory<F::Scales<I>, I::F>, _) = scratch.parts();
+    let [mut unpacked, mut spare] = memory.unpacked.each_mut();
+    let chains = &mut memory.chains;
+    let [mut now, mut before] = sums.each_mut();
+
     for g in 0..step.groups {
         let mut filling = Filling::<I, F>::new::<T>(units_of(&step, g), &step, g, unpacked);
         while filling.advance(isa) {}
@@ -442,6 +218,7 @@ fn rows<I: TileIsa, F: Format, T: Blocks<F>>(isa: I, tiles: &mut T, p: &Piece<'_
         stage::<I, F, T, false, SOME>(isa, tiles, &part, 0, before, now, &sums, &mut acc, &mut filling);
         finish(isa, p, place, &acc, &mut chains[place.chain]);
     }
+    scratch.keep();
 }
 
 /// Keeps a chain for the next part of `k`, or writes it to the output.
@@ -485,13 +262,6 @@ impl<'a, F: Format, S> Part<'a, '_, F, S> {
         &self.acts.metas.as_chunks().0[self.at + block]
     }
 }
-
-/// The sums of the blocks that share a scale.
-type GroupSums = [[Sums; SCALED]; 2];
-
-/// From a multiple of 4 KB on.
-#[repr(C, align(4096))]
-struct Pages([GroupSums; 2]);
 
 /// Whether all blocks of the group before are there to be added to the chains.
 const SOME: bool = false;
