@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
+    ("crates/smallmind-kernels/src/isa/i8mm.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/neon.rs", "intrinsics"),
     (
         "crates/smallmind-kernels/src/matmul/amx.rs",
