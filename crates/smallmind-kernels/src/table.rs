@@ -12,6 +12,8 @@ use crate::isa::Isa;
 #[cfg(all(target_arch = "x86_64", debug_assertions))]
 use crate::isa::avx2::Avx512Vl;
 use crate::isa::scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::isa::wasm::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{
     amx,
@@ -219,6 +221,8 @@ tables! {
     neon_dotprod, NeonDotprod, target_feature(enable = "neon,dotprod");
     #[cfg(target_arch = "aarch64")]
     neon, Neon, target_feature(enable = "neon");
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    simd128, Simd128, inline(never);
     scalar, Scalar, inline(never);
 }
 
@@ -354,6 +358,8 @@ const CANDIDATES: &[Candidate] = &[
     (NeonDotprod::NAME, || NeonDotprod::detect().map(neon_dotprod)),
     #[cfg(target_arch = "aarch64")]
     (Neon::NAME, || Neon::detect().map(neon)),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    (Simd128::NAME, || Simd128::detect().map(simd128)),
     (Scalar::NAME, || Scalar::detect().map(scalar)),
 ];
 

@@ -28,6 +28,7 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/i8mm.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/neon.rs", "intrinsics"),
+    ("crates/smallmind-kernels/src/isa/wasm.rs", "loads and stores"),
     (
         "crates/smallmind-kernels/src/matmul/amx.rs",
         "hands on the proof that tiles may be used; unpacks into memory not initialized before",

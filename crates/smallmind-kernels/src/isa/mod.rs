@@ -22,6 +22,8 @@ pub(crate) mod i8mm;
 pub(crate) mod neon;
 #[cfg(test)]
 mod tests;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) mod wasm;
 
 /// Lanes of the virtual vector.
 pub(crate) const LANES: usize = 16;

@@ -18,6 +18,8 @@ macro_rules! each_isa {
             neon::Neon::detect().into_iter().for_each($test);
             neon::NeonDotprod::detect().into_iter().for_each($test);
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        wasm::Simd128::detect().into_iter().for_each($test);
     };
 }
 
