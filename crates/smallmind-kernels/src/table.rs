@@ -11,9 +11,9 @@ use crate::gemm::piece::{self as gemm, Piece as GemmPiece};
 use crate::isa::Isa;
 #[cfg(all(target_arch = "x86_64", debug_assertions))]
 use crate::isa::avx2::Avx512Vl;
-#[cfg(target_arch = "aarch64")]
-use crate::isa::neon::{Neon, NeonDotprod};
 use crate::isa::scalar::Scalar;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use crate::isa::wasm::Simd128;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{
     amx,
@@ -21,9 +21,14 @@ use crate::isa::{
     avx2::{Avx2, AvxVnni},
     avx512::{Avx512, Avx512Bw},
 };
+#[cfg(target_arch = "aarch64")]
+use crate::isa::{
+    i8mm::I8mm,
+    neon::{Neon, NeonDotprod},
+};
 use crate::matmul;
 use crate::matmul::acts::{ActMeta, ActQuants};
-use crate::matmul::tile::{self, Piece};
+use crate::matmul::tile::{self, Leaves, Piece};
 use crate::ops::attention::{self, PageTask, Partial};
 use crate::ops::backward::AdamStep;
 #[cfg(target_arch = "x86_64")]
@@ -106,9 +111,39 @@ impl std::fmt::Debug for Kernels {
     }
 }
 
+/// Makes `fn matmul_piece`, a function for each format: in a single one all of them would be inlined, and the compiler
+/// takes more time for one long function than for many short ones. `$several` multiplies tiles of several tokens.
+macro_rules! matmul_piece {
+    ($isa:ident, $compiled:meta, $several:expr) => {
+        #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro's arguments")]
+        fn matmul_piece(p: &Piece<'_>) {
+            matmul::by_format!(p.w.dtype(), F => {
+                #[$compiled]
+                fn of_format(p: &Piece<'_>) {
+                    #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
+                    // SAFETY: the table is reachable only through a proof that the CPU has the instructions.
+                    tile::rows::<_, F>(unsafe { $isa::assume() }, $several, p);
+                }
+                #[allow(unused_unsafe, reason = "plain Rust needs no features")]
+                // SAFETY: as above.
+                unsafe { of_format(p) }
+            }, G => {
+                #[$compiled]
+                fn of_format(p: &Piece<'_>) {
+                    #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
+                    // SAFETY: as above.
+                    float::rows::<_, G>(unsafe { $isa::assume() }, p);
+                }
+                #[allow(unused_unsafe, reason = "plain Rust needs no features")]
+                // SAFETY: as above.
+                unsafe { of_format(p) }
+            });
+        }
+    };
+}
+
 /// Makes `fn $table(proof) -> &'static Kernels`: for each entry a function with the ISA's target features around the
-/// generic body, which is inlined into it with all its leaves. Matrix products are a function for each format: in a single
-/// one all of them would be inlined, and the compiler takes more time for one long function than for many short ones.
+/// generic body, which is inlined into it with all its leaves.
 macro_rules! kernel_table {
     ($table:ident, $isa:ident, $compiled:meta,
      $($field:ident = $body:path: fn($($arg:ident: $ty:ty),*);)*) => {
@@ -122,30 +157,7 @@ macro_rules! kernel_table {
                     $body(isa, $($arg),*);
                 }
             )*
-            #[allow(clippy::undocumented_unsafe_blocks, reason = "the lint does not see comments in a macro's arguments")]
-            fn matmul_piece(p: &Piece<'_>) {
-                matmul::by_format!(p.w.dtype(), F => {
-                    #[$compiled]
-                    fn of_format(p: &Piece<'_>) {
-                        #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
-                        // SAFETY: the table is reachable only through a proof that the CPU has the instructions.
-                        tile::rows::<_, F>(unsafe { $isa::assume() }, p);
-                    }
-                    #[allow(unused_unsafe, reason = "plain Rust needs no features")]
-                    // SAFETY: as above.
-                    unsafe { of_format(p) }
-                }, G => {
-                    #[$compiled]
-                    fn of_format(p: &Piece<'_>) {
-                        #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
-                        // SAFETY: as above.
-                        float::rows::<_, G>(unsafe { $isa::assume() }, p);
-                    }
-                    #[allow(unused_unsafe, reason = "plain Rust needs no features")]
-                    // SAFETY: as above.
-                    unsafe { of_format(p) }
-                });
-            }
+            matmul_piece!($isa, $compiled, Leaves);
             static TABLE: Kernels = Kernels {
                 name: <$isa as Isa>::NAME,
                 matmul_piece,
@@ -209,6 +221,8 @@ tables! {
     neon_dotprod, NeonDotprod, target_feature(enable = "neon,dotprod");
     #[cfg(target_arch = "aarch64")]
     neon, Neon, target_feature(enable = "neon");
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    simd128, Simd128, inline(never);
     scalar, Scalar, inline(never);
 }
 
@@ -300,6 +314,21 @@ tile_table!(
     crate::isa::amx_emulated::Emulated
 );
 
+/// The table of NEON with the dot product instruction, with another matrix product for several tokens.
+#[cfg(target_arch = "aarch64")]
+fn neon_i8mm(_proof: I8mm) -> &'static Kernels {
+    matmul_piece!(
+        NeonDotprod,
+        target_feature(enable = "neon,dotprod,i8mm"),
+        // SAFETY: the table is reachable only through a proof that the CPU has the instructions.
+        unsafe { I8mm::assume() }
+    );
+    static TABLE: OnceLock<Kernels> = OnceLock::new();
+    // SAFETY: the proof holds this one.
+    let dotprod = neon_dotprod(unsafe { NeonDotprod::assume() });
+    TABLE.get_or_init(|| Kernels { name: "neon-i8mm", matmul_piece, ..*dotprod })
+}
+
 /// A name of `SMALLMIND_ISA`, and its table where this CPU can run it.
 type Candidate = (&'static str, fn() -> Option<&'static Kernels>);
 
@@ -324,9 +353,13 @@ const CANDIDATES: &[Candidate] = &[
     #[cfg(all(target_arch = "x86_64", debug_assertions))]
     ("amx-emulated", || Avx512::detect().map(amx_emulated)),
     #[cfg(target_arch = "aarch64")]
+    ("neon-i8mm", || I8mm::detect().map(neon_i8mm)),
+    #[cfg(target_arch = "aarch64")]
     (NeonDotprod::NAME, || NeonDotprod::detect().map(neon_dotprod)),
     #[cfg(target_arch = "aarch64")]
     (Neon::NAME, || Neon::detect().map(neon)),
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    (Simd128::NAME, || Simd128::detect().map(simd128)),
     (Scalar::NAME, || Scalar::detect().map(scalar)),
 ];
 

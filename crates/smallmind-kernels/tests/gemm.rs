@@ -11,7 +11,6 @@ mod support;
 
 use smallmind_kernels::gemm::{Into, Mat, bf16, gemm, scratch_len};
 use smallmind_kernels::matmul::ActQuants;
-use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{AdamStep, available};
 use support::Random;
 
@@ -47,7 +46,7 @@ fn every_isa_orientation_and_number_of_threads_gives_the_bits_of_three_loops() {
         (3, 16, 0),
         (130, 64, 64),
     ];
-    let pools = [Pool::new(2).unwrap(), Pool::new(3).unwrap()];
+    let pools = [support::pool(2), support::pool(3)];
     for shape @ (m, n, k) in shapes {
         let (a, b, c) = (r.units(m * k), r.units(k * n), r.units(m * n));
         let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
@@ -109,7 +108,7 @@ fn rounded(x: f32) -> f64 {
 #[test]
 fn products_in_bfloat16_are_those_of_rounded_factors_on_any_threads_and_units() {
     let mut r = Random::new(3);
-    let pools = [Pool::new(1).unwrap(), Pool::new(3).unwrap()];
+    let pools = [support::pool(1), support::pool(3)];
     let with_units: Vec<_> = available().into_iter().filter_map(|k| Some((k.name, k.fast?))).collect();
     if with_units.is_empty() {
         println!("skipped: this CPU has no matrix units");

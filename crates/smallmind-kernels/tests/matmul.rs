@@ -93,7 +93,7 @@ fn by_contract(w: &Matrix, input: &Input, precise: bool, order: RowOrder) -> Vec
 
 /// Every ISA, every batch size and each token alone give the bits of the contract.
 fn gives_the_contracts_bits(w: &Matrix, x: Vec<f32>) {
-    let pool = &Pool::new(1).unwrap();
+    let pool = &support::pool(1);
     let input = Input { k: w.k, x };
     let expected = by_contract(w, &input, false, RowOrder::Natural);
     for kernels in available() {
@@ -175,7 +175,7 @@ fn the_largest_and_smallest_quants_overflow_no_sum() {
 
 #[test]
 fn products_are_within_3_units_per_term_of_the_product_in_f64() {
-    let pool = Pool::new(1).unwrap();
+    let pool = support::pool(1);
     for_every_shape(4, |dtype, rows, k, r| {
         let kernels = available()[0];
         let w = Matrix::random(dtype, rows, k, r);
@@ -198,7 +198,7 @@ fn products_are_within_3_units_per_term_of_the_product_in_f64() {
 
 #[test]
 fn quantized_products_are_near_the_product_with_unquantized_activations() {
-    let pool = Pool::new(1).unwrap();
+    let pool = support::pool(1);
     let (k, rows) = (512, 16);
     for dtype in DType::all() {
         let mut r = Random::new(5);
@@ -220,7 +220,7 @@ fn quantized_products_are_near_the_product_with_unquantized_activations() {
 
 #[test]
 fn weights_packed_as_f32_give_the_bits_of_the_dequantized_chain() {
-    let pool = Pool::new(2).unwrap();
+    let pool = support::pool(2);
     for_every_shape(6, |dtype, rows, k, r| {
         let file = weights::file(dtype, rows, k, Fill::Random, Scales::Usual, r);
         let w = Matrix::packed_as(dtype, DType::F32, rows, k, file, RowOrder::Natural);
@@ -242,7 +242,7 @@ fn weights_packed_as_f32_give_the_bits_of_the_dequantized_chain() {
 
 #[test]
 fn one_two_and_three_threads_give_the_same_bits() {
-    let pools = [1, 2, 3].map(|n| Pool::new(n).unwrap());
+    let pools = [1, 2, 3].map(support::pool);
     for_every_shape(7, |dtype, rows, k, r| {
         let w = Matrix::random(dtype, rows, k, r);
         let input = Input::random(9, k, r);
@@ -259,7 +259,7 @@ fn one_two_and_three_threads_give_the_same_bits() {
 
 #[test]
 fn a_bias_is_added_and_a_residual_kept_and_what_lies_between_rows_is_untouched() {
-    let pool = Pool::new(2).unwrap();
+    let pool = support::pool(2);
     for_every_shape(8, |dtype, rows, k, r| {
         let (kernels, tokens, stride) = (available()[0], 6, rows + 3);
         let w = Matrix::random(dtype, rows, k, r);
@@ -306,7 +306,7 @@ fn three_products_in_one_call_have_the_bits_of_three_calls() {
     let mut r = Random::new(9);
     let all: Vec<DType> = DType::all().collect();
     for threads in [1, 2, 3] {
-        let pool = Pool::new(threads).unwrap();
+        let pool = support::pool(threads);
         for i in 0..all.len() {
             // Very unlike sizes too: a thread's share may end within any of them.
             let shapes = [(all[i], 100), (all[(i + 4) % all.len()], 17), (all[(i + 7) % all.len()], 1)];
@@ -347,7 +347,7 @@ fn pairs_to_halves_puts_even_rows_of_a_head_before_odd_ones() {
     let whole = RowOrder::PairsToHalves { head_dim: 6, rope_dim: 6 };
     assert_eq!((0..6).map(|row| whole.source(row)).collect::<Vec<_>>(), [0, 2, 4, 1, 3, 5]);
 
-    let pool = Pool::new(1).unwrap();
+    let pool = support::pool(1);
     let mut r = Random::new(10);
     for dtype in DType::all() {
         for (head_dim, rope_dim, heads) in [(8, 8, 3), (8, 6, 5), (64, 16, 1)] {
@@ -388,7 +388,7 @@ fn groups_packed_one_by_one_are_the_bytes_of_the_matrix_packed_at_once() {
 
 #[test]
 fn no_tokens_and_no_products_write_nothing() {
-    let pool = Pool::new(2).unwrap();
+    let pool = support::pool(2);
     let w = Matrix::random(DType::Q4_0, 16, 32, &mut Random::new(12));
     for kernels in available() {
         let acts = Acts { tokens: 0, x: &[], quants: &[], metas: &[], class: Class::Exact };
@@ -409,7 +409,7 @@ fn no_tokens_and_no_products_write_nothing() {
 #[test]
 fn the_fast_class_has_the_same_bits_in_every_batch_on_hardware_and_emulation_and_is_near_the_product_in_f64()
 {
-    let pools = [1, 3].map(|n| Pool::new(n).unwrap());
+    let pools = [1, 3].map(support::pool);
     let with_tiles: Vec<&Kernels> = available().into_iter().filter(|k| k.fast.is_some()).collect();
     if with_tiles.is_empty() {
         println!("this CPU has no tiles, and this build no emulation of them");
@@ -469,7 +469,7 @@ proptest! {
         let k = if dtype.block_len() == 1 { 13 * blocks } else { dtype.block_len() * blocks.div_ceil(dtype.block_len() / 32) };
         let mut r = Random::new(seed);
         let w = Matrix::random(dtype, rows, k, &mut r);
-        let pool = Pool::new(threads).unwrap();
+        let pool = support::pool(threads);
         let input = Input::random(tokens, k, &mut r);
         let expected = by_contract(&w, &input, false, RowOrder::Natural);
         for kernels in available() {

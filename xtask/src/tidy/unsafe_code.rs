@@ -26,7 +26,9 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
+    ("crates/smallmind-kernels/src/isa/i8mm.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/neon.rs", "intrinsics"),
+    ("crates/smallmind-kernels/src/isa/wasm.rs", "loads and stores"),
     (
         "crates/smallmind-kernels/src/matmul/amx/mod.rs",
         "hands on the proof that tiles may be used; reads what was unpacked into memory not initialized before",

@@ -73,7 +73,8 @@ fn every_instruction_set_gives_the_same_log_probabilities() {
     let args = [&args[..], &["The quick brown fox"]].concat();
     let default = smallmind(&args).json();
     let mut compared = Vec::new();
-    for isa in ["scalar", "avx2", "avxvnni", "avx512bw", "avx512", "amx", "neon"] {
+    for isa in ["scalar", "avx2", "avxvnni", "avx512bw", "avx512", "amx", "neon", "neon-dotprod", "neon-i8mm"]
+    {
         let outcome = Outcome::from(command(&args).env("SMALLMIND_ISA", isa).output().unwrap());
         if outcome.code == Some(2) {
             // This CPU lacks it, which is said with what it has.

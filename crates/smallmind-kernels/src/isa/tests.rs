@@ -18,6 +18,8 @@ macro_rules! each_isa {
             neon::Neon::detect().into_iter().for_each($test);
             neon::NeonDotprod::detect().into_iter().for_each($test);
         }
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        wasm::Simd128::detect().into_iter().for_each($test);
     };
 }
 
@@ -214,4 +216,42 @@ fn products_of_bytes_are_exact_up_to_their_contract_and_see_every_byte() {
         }
     }
     each_isa!(test);
+}
+
+#[cfg(target_arch = "aarch64")]
+#[test]
+fn the_matrix_instruction_sums_each_row_with_each_part_of_the_activations() {
+    use crate::matmul::acts::ActQuants;
+
+    let (Some(by), Some(isa)) = (i8mm::I8mm::detect(), neon::NeonDotprod::detect()) else {
+        return println!("skipped: this CPU has no matrix multiplication of bytes");
+    };
+    let s = Scalar::assume();
+    let mut bits = Bits(17);
+    for round in 0..500 {
+        let mut extreme = |ends: [u8; 2]| match bits.next() {
+            b if round % 2 == 0 => ends[b as usize & 1],
+            b => b as u8,
+        };
+        let w: [[u8; 64]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| extreme([0x80, 0x7f])));
+        let mut x: [u8; 64] =
+            std::array::from_fn(|_| extreme([0x81, 0x7f]).cast_signed().max(-127).cast_unsigned());
+        if round % 3 == 0 {
+            x = [0; 64];
+            x[round % 64] = 1;
+        }
+        let x = ActQuants::of_bytes(x);
+        let sum = |part: &[[i8; 4]; 8], of: std::ops::Range<usize>| {
+            of.fold([0; 16], |sum, j| s.dot_i8(sum, w[j], &part[j]))
+        };
+        let vectors = w.map(|w| isa.bload(&w));
+        let parts = by.parts(&vectors, &x).map(|sums| integers(isa, sums));
+        assert_eq!(parts, [sum(&x.hi, 0..8), sum(&x.lo, 0..8)], "the parts of {x:?} with {w:?}");
+        for pairs in [0..4, 0..2, 2..4] {
+            let vectors_of = 2 * pairs.start..2 * pairs.end;
+            let joined = s.iadd(s.ishl::<3>(sum(&x.hi, vectors_of.clone())), sum(&x.lo, vectors_of));
+            let found = integers(isa, by.joined(&vectors, &x, pairs.clone()));
+            assert_eq!(found, joined, "pairs {pairs:?} of {x:?} with {w:?}");
+        }
+    }
 }

@@ -35,7 +35,7 @@ impl ActQuants {
     pub const ZERO: ActQuants = ActQuants { hi: [[0; 4]; 8], lo: [[0; 4]; 8] };
 
     /// 64 bytes of activations in another form.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", test)))]
     #[inline(always)]
     pub(crate) fn of_bytes(bytes: [u8; 2 * BLOCK]) -> ActQuants {
         let (fours, _) = bytes.as_chunks::<4>();

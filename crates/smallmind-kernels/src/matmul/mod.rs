@@ -48,6 +48,8 @@ pub(crate) mod amx;
 pub(crate) mod fast;
 pub(crate) mod float;
 pub(crate) mod format;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 pub(crate) mod kquant;
 mod pack;
 pub(crate) mod tile;

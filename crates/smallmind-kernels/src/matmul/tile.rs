@@ -77,9 +77,25 @@ impl Piece<'_> {
     }
 }
 
-/// Computes a piece of quantized weights.
+/// How the vectors of a block are multiplied with one token of a tile: [`Format::dot`] by other instructions.
+pub(crate) trait Multiply<I: Isa>: Copy {
+    fn dot<F: Format>(self, isa: I, w: &[I::B; 8], s: F::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F;
+}
+
+/// By the leaves of the instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaves;
+
+impl<I: Isa> Multiply<I> for Leaves {
+    #[inline(always)]
+    fn dot<F: Format>(self, isa: I, w: &[I::B; 8], s: F::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
+        F::dot(isa, w, s, x, meta)
+    }
+}
+
+/// Computes a piece of quantized weights; `several` multiplies where a tile has more than one token.
 #[inline(always)]
-pub(crate) fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
+pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Piece<'_>) {
     let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
     let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
     let mut first = p.groups.start;
@@ -93,10 +109,10 @@ pub(crate) fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
             for g in first..last {
                 let group = &units[g * per_group..(g + 1) * per_group];
                 match width {
-                    8 if I::TOKENS >= 8 => tile::<I, F, 8>(isa, p, group, g, t),
-                    4 if I::TOKENS >= 4 => tile::<I, F, 4>(isa, p, group, g, t),
-                    2 => tile::<I, F, 2>(isa, p, group, g, t),
-                    _ => tile::<I, F, 1>(isa, p, group, g, t),
+                    8 if I::TOKENS >= 8 => tile::<I, F, _, 8>(isa, several, p, group, g, t),
+                    4 if I::TOKENS >= 4 => tile::<I, F, _, 4>(isa, several, p, group, g, t),
+                    2 => tile::<I, F, _, 2>(isa, several, p, group, g, t),
+                    _ => tile::<I, F, _, 1>(isa, Leaves, p, group, g, t),
                 }
             }
             t += width;
@@ -106,8 +122,9 @@ pub(crate) fn rows<I: Isa, F: Format>(isa: I, p: &Piece<'_>) {
 }
 
 #[inline(always)]
-fn tile<I: Isa, F: Format, const T: usize>(
+fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     isa: I,
+    by: M,
     p: &Piece<'_>,
     group: &[F::Unit],
     g: usize,
@@ -135,7 +152,7 @@ fn tile<I: Isa, F: Format, const T: usize>(
             let w = F::unpack(isa, unit, b);
             let s = F::scales(isa, unit, b);
             for t in 0..T {
-                part[t] = F::join(isa, F::dot(isa, &w, s, &x[t], &m[t]), s, &m[t], part[t]);
+                part[t] = F::join(isa, by.dot::<F>(isa, &w, s, &x[t], &m[t]), s, &m[t], part[t]);
             }
             if block % SCALED == SCALED - 1 || block == blocks - 1 {
                 // The group's first block: the last may be one of those that fill a unit up.

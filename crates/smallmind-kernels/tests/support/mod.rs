@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use smallmind_kernels::attention::{PageMut, PageRef, PageTask, Partial, padded, page_len, q8_page_len};
 use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, TILE, act_blocks, act_len, act_rows};
+use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{ALIGN, FastKernels, Kernels, available};
 
 /// SplitMix64: the same numbers on every run.
@@ -67,6 +68,11 @@ pub(crate) fn adversarial(n: usize, seed: u64) -> Vec<(&'static str, Vec<f32>)> 
     random("a huge spread", &mut |r, _| r.spread(37.0));
     random("cancelling", &mut |r, i| 1e7 * sign(i) * if i % 3 == 2 { 0.5 } else { 1.0 } + r.unit());
     vectors
+}
+
+/// A pool of `threads` threads; of one where there are no threads.
+pub(crate) fn pool(threads: usize) -> Pool {
+    Pool::new(if cfg!(target_family = "wasm") { 1 } else { threads }).unwrap()
 }
 
 /// The plain table and the others of this CPU.
