@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn a_command_is_kept_without_the_folders_of_its_machine() {
         let kept = [
-            ("/home/x/m.gguf", "m.gguf"),
+            ("/models/m.gguf", "m.gguf"),
             ("--save=/tmp/r.json", "--save=r.json"),
             ("../r.json", "r.json"),
             ("python=/opt/peers", "python=peers"),
