@@ -2,6 +2,7 @@
 //! live here and nowhere else.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -167,10 +168,30 @@ pub(crate) fn bytes(bytes: u64) -> String {
     smallmind_bench::results::bytes(bytes as f64)
 }
 
-/// What was typed, for those who want the same again.
+/// What was typed, for those who want the same again. Of whole paths the last part: saved results are shown to others, and
+/// where a machine keeps its files is nothing to them.
 pub(crate) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
+    let words = std::env::args_os().skip(1).map(|a| quoted(without_folders(&a.to_string_lossy())));
     std::iter::once("smallmind".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// As a shell takes it.
+fn quoted(word: String) -> String {
+    match word.chars().any(|c| c.is_whitespace() || "'\"$`\\*?;&|<>()#".contains(c)) {
+        true => format!("'{}'", word.replace('\'', "'\\''")),
+        false => word,
+    }
+}
+
+/// `/a/model.gguf` and `--save=../results.json` without the folders.
+fn without_folders(word: &str) -> String {
+    let (name, value) = word.rsplit_once('=').map_or(("", word), |(name, _)| word.split_at(name.len() + 1));
+    let whole = ["/", "./", "../", "~/"].iter().any(|start| value.starts_with(start));
+    let last = Path::new(value).file_name().map(|last| last.to_string_lossy());
+    match last.filter(|_| whole || Path::new(value).is_absolute()) {
+        Some(last) => format!("{name}{last}"),
+        None => word.to_owned(),
+    }
 }
 
 /// `train --json`.
@@ -270,6 +291,25 @@ pub(crate) struct ModelDocument<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_kept_without_the_folders_of_its_machine() {
+        let kept = [
+            ("/models/m.gguf", "m.gguf"),
+            ("--save=/tmp/r.json", "--save=r.json"),
+            ("../r.json", "r.json"),
+            ("python=/opt/peers", "python=peers"),
+            ("bench-results/r.json", "bench-results/r.json"),
+            ("--peers=llama.cpp,PyTorch", "--peers=llama.cpp,PyTorch"),
+            ("hf:org/repo", "hf:org/repo"),
+            ("512,128", "512,128"),
+        ];
+        for (word, want) in kept {
+            assert_eq!(without_folders(word), want);
+        }
+        assert_eq!(quoted("ONNX Runtime,it's".to_owned()), "'ONNX Runtime,it'\\''s'");
+        assert_eq!(quoted("--only=decode".to_owned()), "--only=decode");
+    }
 
     #[test]
     fn a_closed_pipe_is_success_and_a_wrong_flag_is_usage() {

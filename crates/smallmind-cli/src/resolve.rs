@@ -47,7 +47,7 @@ impl Source {
     pub(crate) fn name(&self) -> String {
         match self {
             Source::File(local) => local.name.clone(),
-            Source::Preset(choice) => format!("preset {}", choice.preset.name),
+            Source::Preset(choice) => format!("preset {} {}", choice.preset.name, choice.dtype),
             Source::Tiny(_) => "tiny".to_owned(),
             Source::Adapted(base, _) => base.name(),
         }

@@ -3,6 +3,7 @@
 //!
 //! A probe only records; what the records mean (tables, trees, shares of the machine's limits) is for others to say.
 
+mod clock;
 mod recorder;
 
 pub use recorder::{Event, Node, Recorder};
@@ -155,6 +156,18 @@ pub trait Probe {
     /// The stage that began last ends.
     fn end(&mut self);
 
+    /// As [`begin`](Probe::begin), where nothing worth a look at the clock has happened since the last stage began or ended.
+    #[inline(always)]
+    fn begin_at_once(&mut self, scope: Scope) {
+        self.begin(scope);
+    }
+
+    /// As [`end`](Probe::end), where nothing worth a look at the clock has happened since the last stage ended.
+    #[inline(always)]
+    fn end_at_once(&mut self) {
+        self.end();
+    }
+
     /// A pass of this shape begins or has just begun.
     fn pass(&mut self, shape: PassShape);
 
@@ -165,6 +178,18 @@ pub trait Probe {
         Self: Sized,
     {
         self.begin(scope);
+        let result = run();
+        self.end();
+        result
+    }
+
+    /// Runs one stage right behind the beginning or end of another.
+    #[inline(always)]
+    fn stage_at_once<R>(&mut self, scope: Scope, run: impl FnOnce() -> R) -> R
+    where
+        Self: Sized,
+    {
+        self.begin_at_once(scope);
         let result = run();
         self.end();
         result
@@ -199,6 +224,16 @@ impl<P: Probe> Probe for &mut P {
     #[inline(always)]
     fn end(&mut self) {
         (**self).end();
+    }
+
+    #[inline(always)]
+    fn begin_at_once(&mut self, scope: Scope) {
+        (**self).begin_at_once(scope);
+    }
+
+    #[inline(always)]
+    fn end_at_once(&mut self) {
+        (**self).end_at_once();
     }
 
     #[inline(always)]

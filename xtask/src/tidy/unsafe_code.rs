@@ -47,6 +47,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("crates/smallmind-kernels/src/table.rs", "calls code compiled for instructions that the CPU has"),
     ("crates/smallmind-kernels/src/threads.rs", "lends a closure to the workers for one call"),
+    ("crates/smallmind/src/profile/clock.rs", "reads the processor's counter of time"),
     ("crates/smallmind/tests/sampling.rs", "a counting allocator"),
     ("crates/smallmind/tests/session.rs", "a counting allocator"),
 ];

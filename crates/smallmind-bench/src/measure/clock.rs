@@ -9,8 +9,20 @@ use smallmind::CancelToken;
 pub struct Repeats {
     /// Runs before the first that counts.
     pub warmup: usize,
-    /// Runs that count.
+    /// Runs that count, whatever they take.
     pub iterations: usize,
+    /// Further runs are made until those that count have taken so long, up to [`MOST`] of them.
+    pub fill: Duration,
+}
+
+/// The most runs that are made to fill a time: ranks from the 1st to the 99th percentile are then samples.
+pub const MOST: usize = 100;
+
+impl Repeats {
+    /// So many runs that count, and no more.
+    pub fn exactly(warmup: usize, iterations: usize) -> Repeats {
+        Repeats { warmup, iterations, fill: Duration::ZERO }
+    }
 }
 
 /// Takes samples until there are enough, or until `cancel` says stop: what has been measured is kept.
@@ -23,14 +35,17 @@ pub fn repeat<T, E>(
     mut one: impl FnMut() -> Result<T, E>,
 ) -> Result<Vec<T>, E> {
     let mut samples = Vec::with_capacity(repeats.iterations);
-    for i in 0..repeats.warmup + repeats.iterations {
+    for _ in 0..repeats.warmup {
         if cancel.is_cancelled() {
-            break;
+            return Ok(samples);
         }
-        let sample = one()?;
-        if i >= repeats.warmup {
-            samples.push(sample);
-        }
+        one()?;
+    }
+    let begun = Instant::now();
+    while !cancel.is_cancelled()
+        && (samples.len() < repeats.iterations || samples.len() < MOST && begun.elapsed() < repeats.fill)
+    {
+        samples.push(one()?);
     }
     Ok(samples)
 }
@@ -80,7 +95,7 @@ mod tests {
     #[test]
     fn warm_up_runs_do_not_count_and_what_was_measured_before_a_stop_is_kept() {
         let (cancel, mut calls) = (CancelToken::default(), 0);
-        let repeats = Repeats { warmup: 2, iterations: 3 };
+        let repeats = Repeats::exactly(2, 3);
         let mut count = || -> Result<i32, ()> {
             calls += 1;
             if calls == 9 {
@@ -91,5 +106,23 @@ mod tests {
         assert_eq!(repeat(repeats, &cancel, &mut count), Ok(vec![3, 4, 5]));
         assert_eq!(repeat(repeats, &cancel, &mut count), Ok(vec![8, 9]));
         assert_eq!(repeat(repeats, &cancel, || Err::<i32, _>("no")), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_time_is_filled_with_runs_but_not_with_more_than_the_most() {
+        let cancel = CancelToken::default();
+        let long = Repeats { fill: Duration::from_secs(3600), ..Repeats::exactly(1, 5) };
+        let mut calls = 0;
+        let mut count = || -> Result<(), ()> {
+            calls += 1;
+            Ok(())
+        };
+        assert_eq!(repeat(long, &cancel, &mut count).map(|s| s.len()), Ok(MOST));
+        let more = Repeats { iterations: MOST + 7, ..long };
+        assert_eq!(repeat(more, &cancel, &mut count).map(|s| s.len()), Ok(MOST + 7));
+        assert_eq!(calls, 1 + MOST + 1 + MOST + 7);
+        // The time that is over when the least number of runs is done.
+        let short = Repeats { fill: Duration::from_nanos(1), ..Repeats::exactly(0, 5) };
+        assert_eq!(repeat(short, &cancel, || Ok::<_, ()>(())).map(|s| s.len()), Ok(5));
     }
 }

@@ -235,7 +235,7 @@ fn model(
     let model = Model::from_gguf(gguf, options)?;
     let room = model.config().context;
     let (prompt, generate) = (128.min(room / 2), 32.min(room / 2));
-    let repeats = Repeats { warmup: 1, iterations: rounds };
+    let repeats = Repeats::exactly(1, rounds);
     let settings = Settings { repeats, chunk: 512, prefill: PrefillClass::Exact, kv: None };
     let mut medians = [f64::NAN; 2];
     let tests = [(prompt, 0), (0, generate)];

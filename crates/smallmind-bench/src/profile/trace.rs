@@ -12,9 +12,9 @@ pub fn chrome_trace(recorder: &Recorder, title: &str) -> Value {
         json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": 1, "ts": 0, "args": {"name": "forward pass"}}),
     ];
     let mut calls: Vec<_> = recorder.events().iter().collect();
-    // What begins first comes first, what is around something before it.
-    calls.sort_by_key(|e| (e.start, std::cmp::Reverse(e.duration)));
-    let micros = |time: std::time::Duration| time.as_nanos() as f64 / 1e3;
+    // What begins first comes first, what is around something before it: nodes come after those around them.
+    calls.sort_by_key(|e| (e.start_ns, std::cmp::Reverse(e.duration_ns), e.node));
+    let micros = |ns: u64| ns as f64 / 1e3;
     events.extend(calls.into_iter().map(|e| {
         let scope = nodes[e.node].scope;
         let name = match scope.layer {
@@ -22,8 +22,8 @@ pub fn chrome_trace(recorder: &Recorder, title: &str) -> Value {
             None => scope.stage.name().to_owned(),
         };
         json!({
-            "ph": "X", "name": name, "cat": "smallmind", "pid": 1, "tid": 1, "ts": micros(e.start),
-            "dur": micros(e.duration), "args": {"stage": scope.stage.name(), "layer": scope.layer},
+            "ph": "X", "name": name, "cat": "smallmind", "pid": 1, "tid": 1, "ts": micros(e.start_ns),
+            "dur": micros(e.duration_ns), "args": {"stage": scope.stage.name(), "layer": scope.layer},
         })
     }));
     json!({

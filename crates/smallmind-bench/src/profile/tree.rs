@@ -2,15 +2,14 @@
 //! the plan says its passes were.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use smallmind::Model;
-use smallmind::profile::{Node, PassShape, Recorder, Scope, Stage};
+use smallmind::profile::{Allocated, Node, PassShape, Recorder, Scope, Stage};
 
 use super::model::{NodeFigures, Work};
 
-fn us(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e6
+fn us(ns: u64) -> f64 {
+    ns as f64 / 1e3
 }
 
 /// `layer 3` for layers, the stage's name for the rest.
@@ -29,7 +28,7 @@ pub(super) fn add(figures: &mut Vec<NodeFigures>, recorder: &Recorder, model: &M
     // Nodes come after the one around them, so its place is known.
     let mut places: Vec<usize> = Vec::with_capacity(recorder.nodes().len());
     for (i, node) in recorder.nodes().iter().enumerate() {
-        let parent = node.parent.map(|p| places[p]);
+        let parent = node.parent().map(|p| places[p]);
         let own = segment(node.scope);
         let path = parent.map_or(own.clone(), |p| format!("{}/{own}", figures[p].path));
         let place = index.get(&path).copied().unwrap_or(figures.len());
@@ -44,21 +43,21 @@ pub(super) fn add(figures: &mut Vec<NodeFigures>, recorder: &Recorder, model: &M
             });
         }
         places.push(place);
-        add_node(&mut figures[place], node, work[i], run);
+        add_node(&mut figures[place], node, recorder.allocated(i), work[i], run);
     }
 }
 
-fn add_node(n: &mut NodeFigures, node: &Node, work: Option<Work>, run: usize) {
+fn add_node(n: &mut NodeFigures, node: &Node, allocated: Allocated, work: Option<Work>, run: usize) {
     n.calls += node.calls;
-    n.total_us += us(node.total);
-    n.exclusive_us += us(node.exclusive());
-    n.least_us = n.least_us.min(us(node.least));
-    n.most_us = n.most_us.max(us(node.most));
+    n.total_us += us(node.total_ns);
+    n.exclusive_us += us(node.exclusive_ns());
+    n.least_us = n.least_us.min(us(node.least_ns));
+    n.most_us = n.most_us.max(us(node.most_ns));
     n.runs_us.resize(run + 1, 0.0);
-    n.runs_us[run] += us(node.total);
-    n.allocations += node.allocated.calls;
-    n.allocated_bytes += node.allocated.bytes;
-    n.peak_bytes = n.peak_bytes.max(node.allocated.peak);
+    n.runs_us[run] += us(node.total_ns);
+    n.allocations += allocated.calls;
+    n.allocated_bytes += allocated.bytes;
+    n.peak_bytes = n.peak_bytes.max(allocated.peak);
     n.work = match (n.work, work) {
         (Some(a), Some(b)) => Some(a.plus(b)),
         (a, b) => a.or(b),
@@ -72,7 +71,7 @@ fn works(recorder: &Recorder, model: &Model) -> Vec<Option<Work>> {
     // Backwards: what happens within is known before what it happens within.
     for i in (0..nodes.len()).rev() {
         let shapes = shapes(recorder, i);
-        let within = nodes[i].parent.map(|p| nodes[p].scope.stage);
+        let within = nodes[i].parent().map(|p| nodes[p].scope.stage);
         let own = shapes.iter().filter_map(|shape| model.cost(within, nodes[i].scope, *shape));
         let own = own.map(|c| Work { flops: c.flops, ops: c.ops, bytes: c.bytes, quantized: c.quantized });
         let parts = recorder.children(Some(i)).filter_map(|child| works[child]);
@@ -84,7 +83,7 @@ fn works(recorder: &Recorder, model: &Model) -> Vec<Option<Work>> {
 /// The passes that a node took part in.
 fn shapes(recorder: &Recorder, mut node: usize) -> Vec<PassShape> {
     while recorder.nodes()[node].scope.stage != Stage::Pass {
-        match recorder.nodes()[node].parent {
+        match recorder.nodes()[node].parent() {
             Some(parent) => node = parent,
             None => return Vec::new(),
         }

@@ -22,13 +22,13 @@ nav{display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;margin:.75rem 0}a{color:var(-
 th,td{padding:.3rem .7rem;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}\
 th{font-weight:600;color:var(--dim)}.f{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}\
 code,pre{font:.85em/1.45 ui-monospace,monospace}code{background:var(--soft);padding:.05em .3em;border-radius:3px;\
-overflow-wrap:anywhere}td code{color:var(--dim);white-space:nowrap;font-size:.78em}\
-pre{background:var(--soft);padding:.75rem 1rem;overflow-x:auto;border-radius:4px}\
+overflow-wrap:anywhere}td code{display:inline-block;min-width:13rem;color:var(--dim);font-size:.78em}\
+pre{background:var(--soft);padding:.75rem 1rem;max-height:40rem;overflow:auto;border-radius:4px}\
 svg.chart{display:block;width:100%;max-width:760px;height:auto;margin:1rem 0;font:13px system-ui,sans-serif}\
 .chart text{fill:var(--text)}.chart .title{font-weight:600;font-size:14px}.chart .figure{fill:var(--dim);font-size:12px}\
 .bar{fill:var(--peer)}.bar.ours{fill:var(--ours)}.range{stroke:var(--text);stroke-width:1.2;fill:none;opacity:.75}\
 .drawing{margin:1rem 0}\
-@media print{nav{display:none}}";
+@media print{nav{display:none}pre{max-height:none}}";
 
 /// Text that is safe between tags and in attributes.
 pub(super) fn escape(text: &str) -> String {

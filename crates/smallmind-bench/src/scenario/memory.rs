@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// The process's resident memory: before the model, loaded, behind the longest prompt, and at its peak, in 10⁶ bytes.
 pub(super) fn memory(setup: &Setup<'_>, done: &mut dyn FnMut(Row)) -> Result<()> {
     let (mut threads, mut tokens) = (1, 0);
-    let all = repeat(setup.repeats, &setup.cancel, || {
+    let all = repeat(setup.counted(), &setup.cancel, || {
         forget_peak();
         let before = rss_bytes();
         let model = setup.load()?;
@@ -44,7 +44,7 @@ pub(super) fn allocations(setup: &Setup<'_>, done: &mut dyn FnMut(Row)) -> Resul
         return Err(Error::Usage("this program does not count its allocations".into()));
     };
     let (mut threads, mut tests) = (1, [String::new(), String::new(), String::new()]);
-    let all = repeat(setup.repeats, &setup.cancel, || {
+    let all = repeat(setup.counted(), &setup.cancel, || {
         let (model, loading) = counted(counter, || setup.load());
         let model = model?;
         threads = model.threads();

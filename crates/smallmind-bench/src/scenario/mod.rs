@@ -144,6 +144,11 @@ impl Setup<'_> {
         Ok(if prompts.is_empty() { vec![room.min(16)] } else { prompts })
     }
 
+    /// Runs of what is counted and not timed: it hardly scatters.
+    fn counted(&self) -> Repeats {
+        Repeats::exactly(self.repeats.warmup, self.repeats.iterations)
+    }
+
     /// Tokens to generate, as many as fit behind one token.
     fn generated(&self, model: &Model) -> usize {
         self.generate.min(model.config().context.saturating_sub(2)).max(1)

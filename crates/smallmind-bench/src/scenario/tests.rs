@@ -27,7 +27,7 @@ fn rows(scenario: Scenario, change: impl FnOnce(&mut Setup<'_>)) -> Vec<Row> {
         generate: 8,
         prompts: vec![4, 1000],
         sequences: vec![1, 2],
-        repeats: Repeats { warmup: 1, iterations: 2 },
+        repeats: Repeats::exactly(1, 2),
         cancel: CancelToken::default(),
         allocations: Some(counter),
     };
@@ -84,7 +84,7 @@ fn a_process_that_fails_is_reported_in_its_words() {
         generate: 8,
         prompts: vec![],
         sequences: vec![],
-        repeats: Repeats { warmup: 0, iterations: 1 },
+        repeats: Repeats::exactly(0, 1),
         cancel: CancelToken::default(),
         allocations: None,
     };
@@ -108,7 +108,7 @@ fn what_was_measured_before_a_stop_is_kept() {
         generate: 4,
         prompts: vec![],
         sequences: vec![1, 2, 4],
-        repeats: Repeats { warmup: 0, iterations: 2 },
+        repeats: Repeats::exactly(0, 2),
         cancel: stop.clone(),
         allocations: None,
     };

@@ -15,9 +15,9 @@ pub(crate) struct BenchArgs {
     /// Prompt lengths to measure; 0 measures none [default: 512; in scenarios 16,128,512]
     #[arg(short = 'p', long, value_delimiter = ',', value_name = "N,…", hide_default_value = true)]
     pub(crate) n_prompt: Option<Vec<usize>>,
-    /// Numbers of generated tokens to measure; 0 measures none
-    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_name = "N,…")]
-    pub(crate) n_gen: Vec<usize>,
+    /// Numbers of generated tokens to measure; 0 measures none [default: 128; in scenarios 64]
+    #[arg(short = 'n', long, value_delimiter = ',', value_name = "N,…")]
+    pub(crate) n_gen: Option<Vec<usize>>,
     /// A prompt and a generation behind it, measured together (also written -pg); may be repeated
     #[arg(long = "pg", action = ArgAction::Append, value_parser = pair, value_name = "PP,TG")]
     pub(crate) pairs: Vec<(usize, usize)>,
@@ -30,9 +30,9 @@ pub(crate) struct BenchArgs {
     /// Threads; 0 takes what suits the machine: fast physical cores, within affinity and quota
     #[arg(short, long, value_delimiter = ',', default_value = "0", value_parser = threads, value_name = "N,…")]
     pub(crate) threads: Vec<usize>,
-    /// Measurements of each row; a comparison needs at least 5
-    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) repetitions: u32,
+    /// Measurements of each row; a comparison needs at least 5 [default: 5; in scenarios 5 or what 2 s hold, up to 100]
+    #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) repetitions: Option<u32>,
     /// Runs before the first that counts
     #[arg(long, default_value_t = 1, value_parser = warmup, value_name = "N")]
     pub(crate) warmup: usize,

@@ -50,7 +50,8 @@ fn subjects(args: &CompareArgs, out: &Out) -> Result<Vec<Subject>> {
     let default = args.model.is_empty() && args.preset.is_empty();
     for name in args.model.iter().map(|name| Some(name.as_str())).chain(default.then_some(None)) {
         let local = resolve::file(name, args.offline, out)?;
-        subjects.push(Subject::File { name: local.name, path: local.path });
+        // Some peers take a name without a folder for a model of the network.
+        subjects.push(Subject::File { name: local.name, path: absolute(&local.path) });
     }
     let presets = args.preset.iter().map(|p| Subject::Preset { preset: p.preset, dtype: p.dtype });
     subjects.extend(presets);

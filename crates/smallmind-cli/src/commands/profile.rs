@@ -156,5 +156,5 @@ fn many(args: &ProfileArgs, interrupt: &Guard, out: &Out, results: &mut Results)
 }
 
 fn repeats(args: &ProfileArgs) -> Repeats {
-    Repeats { warmup: args.warmup, iterations: args.repetitions as usize }
+    Repeats::exactly(args.warmup, args.repetitions as usize)
 }

@@ -32,17 +32,17 @@ pub(crate) fn forward<'s, P: Probe>(
 
     probe.begin(Stage::Pass.into());
     probe.pass(shape(spans));
-    probe.stage(Stage::Embed.into(), || embed(pass, s, spans));
-    probe.stage(Stage::Rope.into(), || rope_angles(pass, s));
+    probe.stage_at_once(Stage::Embed.into(), || embed(pass, s, spans));
+    probe.stage_at_once(Stage::Rope.into(), || rope_angles(pass, s));
     for (index, layer) in plan.layers.iter().enumerate() {
         let of = |stage: Stage| stage.of_layer(index);
-        probe.begin(of(Stage::Layer));
+        probe.begin_at_once(of(Stage::Layer));
         let qkv = form(pass.class, &[&layer.q, &layer.k, &layer.v]);
-        probe.stage(of(Stage::AttnNorm), || {
+        probe.stage_at_once(of(Stage::AttnNorm), || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
         probe.input(Stage::Qkv, index, &s.h[..n * hidden], hidden);
-        probe.stage(of(Stage::Qkv), || {
+        probe.stage_at_once(of(Stage::Qkv), || {
             let acts = s.acts.acts(qkv, &s.h[..n * hidden], hidden);
             let mut products = [
                 product(pass, &layer.q, &mut s.q),
@@ -51,47 +51,47 @@ pub(crate) fn forward<'s, P: Probe>(
             ];
             matmul(kernels, pass.pool, acts, &mut products);
         });
-        probe.stage(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
-        probe.stage(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
+        probe.stage_at_once(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
+        probe.stage_at_once(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
         let (out, q_dim) = (form(pass.class, &[&layer.out]), config.q_dim());
         probe.input(Stage::AttnOut, index, &s.attn[..n * q_dim], q_dim);
-        probe.begin(of(Stage::AttnOut));
-        probe.stage(of(Stage::Quantize), || {
+        probe.begin_at_once(of(Stage::AttnOut));
+        probe.stage_at_once(of(Stage::Quantize), || {
             s.acts.make((kernels, pass.pool), out, (&mut s.attn[..n * q_dim], q_dim), &|_, _| {});
         });
         let joined = Joined { layer: index, linear: &layer.out, post: layer.post_attn_norm.as_deref() };
         let attn = s.acts.acts(out, &s.attn[..n * q_dim], q_dim);
         joined.residual(pass, attn, &mut s.x, [&mut s.h, &mut s.h2], probe);
-        probe.end();
+        probe.end_at_once();
         let up = match &layer.gate {
             Some(gate) => form(pass.class, &[gate, &layer.up]),
             None => form(pass.class, &[&layer.up]),
         };
         let (down, ffn) = (form(pass.class, &[&layer.down]), config.ffn);
-        probe.stage(of(Stage::MlpNorm), || {
+        probe.stage_at_once(of(Stage::MlpNorm), || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
         probe.input(Stage::MlpUp, index, &s.h[..n * hidden], hidden);
-        probe.stage(of(Stage::MlpUp), || {
+        probe.stage_at_once(of(Stage::MlpUp), || {
             let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
         });
-        probe.stage(of(Stage::Activation), || {
+        probe.stage_at_once(of(Stage::Activation), || {
             activate(pass, down, &mut s.gate[..n * ffn], &s.up, &mut s.acts);
         });
         probe.input(Stage::MlpDown, index, &s.gate[..n * ffn], ffn);
-        probe.begin(of(Stage::MlpDown));
+        probe.begin_at_once(of(Stage::MlpDown));
         let joined = Joined { layer: index, linear: &layer.down, post: layer.post_mlp_norm.as_deref() };
         let gated = s.acts.acts(down, &s.gate[..n * ffn], ffn);
         joined.residual(pass, gated, &mut s.x, [&mut s.h, &mut s.h2], probe);
-        probe.end();
-        probe.end();
+        probe.end_at_once();
+        probe.end_at_once();
     }
     for span in spans.iter_mut() {
         span.kv.advance(span.tokens.len());
     }
     let out = logits(pass, s, spans, probe);
-    probe.end();
+    probe.end_at_once();
     out
 }
 
@@ -190,18 +190,18 @@ impl Joined<'_> {
         let n = acts.tokens;
         let of = |stage: Stage| stage.of_layer(self.layer);
         match self.post {
-            None => probe.stage(of(Stage::Product), || {
+            None => probe.stage_at_once(of(Stage::Product), || {
                 let mut p = product(pass, self.linear, &mut x[..n * hidden]);
                 p.accumulate = true;
                 matmul(kernels, pool, acts, &mut [p]);
             }),
             Some(weight) => {
                 let out = &mut h2[..n * hidden];
-                probe.stage(of(Stage::Product), || {
+                probe.stage_at_once(of(Stage::Product), || {
                     matmul(kernels, pool, acts, &mut [product(pass, self.linear, out)]);
                 });
                 let out = &*out;
-                probe.stage(of(Stage::PostNorm), || {
+                probe.stage_at_once(of(Stage::PostNorm), || {
                     pool.chunks2(&mut x[..n * hidden], hidden, &mut h[..n * hidden], hidden, &|i, x, h| {
                         (kernels.rms_norm)(&out[i * hidden..(i + 1) * hidden], weight, config.norm_eps, h);
                         (kernels.add)(x, h);
@@ -266,9 +266,9 @@ fn logits<'s, P: Probe>(
     let acts = s.acts.acts(form, &s.h[..wanted * hidden], hidden);
     let out = &mut s.logits[..wanted * vocab];
     let w = plan.arena.get(&plan.output);
-    probe.stage(Stage::Product.into(), || {
+    probe.stage_at_once(Stage::Product.into(), || {
         matmul(kernels, pool, acts, &mut [Product { w, bias: None, out, stride: vocab, accumulate: false }]);
     });
-    probe.end();
+    probe.end_at_once();
     &mut s.logits[..wanted * vocab]
 }

@@ -116,10 +116,12 @@ fn sides(sides: &[SideFacts]) -> Vec<Block> {
 
 fn every(rows: &[&Row]) -> Vec<Block> {
     let mut out = Vec::new();
-    let mut group = None;
+    let mut groups = Vec::new();
     for row in rows {
-        if group != Some((&row.subject, row.threads)) {
-            group = Some((&row.subject, row.threads));
+        let group = (&row.subject, row.threads);
+        // Several runs may hold rows of one.
+        if !groups.contains(&group) {
+            groups.push(group);
             out.push(heading(3, format!("{}, {}", row.subject, threads(row.threads))));
             let same = |r: &&&Row| r.subject == row.subject && r.threads == row.threads;
             out.push(Block::Table(table(&rows.iter().filter(same).copied().collect::<Vec<_>>())));

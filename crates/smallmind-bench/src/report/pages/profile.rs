@@ -29,7 +29,8 @@ pub(in super::super) fn profile(bundle: &Bundle) -> Vec<Block> {
 /// The views of a recorded profile; `None` of a run that has rows alone.
 fn recorded(run: &Results) -> Option<Vec<Block>> {
     let profile: Profile = serde_json::from_value(run.detail.get("profile")?.clone()).ok()?;
-    let mut out = parse(&report(&profile, run.limits.as_ref(), Depth::Deep));
+    // Every operator of every layer is in the file: thousands of lines for a model of 30 layers.
+    let mut out = parse(&report(&profile, run.limits.as_ref(), Depth::Standard));
     out.push(Block::Drawing("Flame graph".into(), flame_graph(&profile)));
     if let Some(limits) = &run.limits {
         out.push(Block::Drawing("Roofline".into(), roofline_plot(&profile, limits)));
