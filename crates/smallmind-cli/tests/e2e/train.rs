@@ -280,6 +280,20 @@ fn an_adapter_is_trained_applied_and_merged_with_the_same_result() {
     assert_ne!(run(&["-m", &model]), with);
     assert_eq!(smallmind(&["merge", "-m", &model, "--lora", &adapter, "-o", &merged]).code, Some(0));
     assert_eq!(run(&["-m", &merged]), with);
+    // The same of the model as SMQ, whose matrices are packed.
+    let (smq, from_smq) = (file("m.smq"), file("merged-smq.gguf"));
+    assert_eq!(smallmind(&["convert", &model, &smq]).code, Some(0));
+    assert_eq!(run(&["-m", &smq, "--lora", &adapter]), with);
+    assert_eq!(smallmind(&["merge", "-m", &smq, "--lora", &adapter, "-o", &from_smq]).code, Some(0));
+    assert!(std::fs::read(&from_smq).unwrap() == std::fs::read(&merged).unwrap());
+    let tuned = |model: &str, name: &str| {
+        let out = file(name);
+        let tune = ["finetune", "-m", model, "--data", &pairs, "-o", &out, "--steps", "2"];
+        assert_eq!(smallmind(&tune).code, Some(0));
+        std::fs::read(&out).unwrap()
+    };
+    assert!(tuned(&smq, "smq.safetensors") == tuned(&model, "gguf.safetensors"));
+
     smallmind(&["merge", "-m", &model, "-o", &merged]).refuses(2, &["--lora"]);
     smallmind(&["run", "--preset", "small", "--lora", &adapter, "x"]).refuses(1, &["another"]);
     std::fs::write(&pairs, "{\"prompt\": \"x\"}\n").unwrap();
