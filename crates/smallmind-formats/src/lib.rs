@@ -23,4 +23,4 @@ pub use error::FormatError;
 pub use escape::{Escaped, escaped};
 pub use gguf::{Array, ByteStrings, Gguf, Metadata, SharedBytes, TensorInfo, Text, Value, ValueType};
 pub use safetensors::{SafeTensor, SafeType, Safetensors, SafetensorsFolder, Shard};
-pub use smq::{Part, PartForm, PartOrder, Verified};
+pub use smq::{PACKED_LOOKUP, Part, PartForm, PartOrder, Verified};

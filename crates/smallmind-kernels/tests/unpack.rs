@@ -1,4 +1,5 @@
-//! The packed layouts and back: every row of every type is found again, byte for byte, and no layout changes unseen.
+//! The packed layouts and back: every row of every type is found again, byte for byte, and its values bit for bit, and no
+//! layout changes unseen.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,15 +12,21 @@ mod support;
 
 use proptest::prelude::*;
 use smallmind_kernels::DType;
-use smallmind_kernels::matmul::{LAYOUT, RowOrder, unpack_row};
+use smallmind_kernels::matmul::{LAYOUT, RowOrder, dequantize_row, unpack_row};
+use smallmind_kernels::quant::dequantize;
 use support::Random;
 use support::weights::{self, Fill, Matrix, Scales};
 
 fn assert_rows_come_back(w: &Matrix, order: RowOrder) {
     let mut row = vec![0xa5; w.dtype.bytes_of(w.k).unwrap()];
+    let (mut values, mut expected) = (vec![-7.0; w.k], vec![7.0; w.k]);
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     for r in 0..w.rows {
         unpack_row(w.view(), r, &mut row);
         assert!(row == w.row(order.source(r)), "{} [{}, {}]: row {r}", w.dtype, w.rows, w.k);
+        dequantize_row(w.view(), r, &mut values);
+        dequantize(w.dtype, &row, &mut expected).unwrap();
+        assert!(bits(&values) == bits(&expected), "{} [{}, {}]: values of row {r}", w.dtype, w.rows, w.k);
     }
 }
 

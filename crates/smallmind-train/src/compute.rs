@@ -29,8 +29,8 @@ impl Compute {
     /// With so many threads, and products of this precision.
     ///
     /// # Errors
-    /// Where `SMALLMIND_ISA` names what this CPU lacks, the system grants no threads, or the CPU has no matrix units for
-    /// bfloat16 and that is asked for.
+    /// Where `SMALLMIND_ISA` names what this CPU lacks, the system grants no threads, or bfloat16 is asked for and the
+    /// instruction set in use has no matrix units for it.
     pub fn new(threads: usize, precision: Precision) -> Result<Compute> {
         let kernels = kernels().map_err(smallmind::Error::from)?;
         let bf16 = match (precision, kernels.fast) {
@@ -38,8 +38,8 @@ impl Compute {
             (Precision::Bf16, Some(_)) => Some(Vec::new()),
             (Precision::Bf16, None) => {
                 return Err(TrainError::config(format!(
-                    "precision is bf16, and this CPU ({}) has no matrix units for it: leave it out, or train on one \
-                     with AMX",
+                    "precision is bf16, and the instruction set in use ({}) has no matrix units for it: leave it out, or \
+                     train on a CPU with AMX",
                     kernels.name
                 )));
             }

@@ -17,6 +17,7 @@ mod session;
 
 pub use error::{Error, Result};
 pub use kv::{KvCache, KvPrecision};
+pub use model::weights::stored_rows;
 pub use model::{Config, LoadOptions, Model};
 pub use perplexity::{Perplexity, perplexity};
 pub use sample::{SamplingParams, TokenLogprob};

@@ -8,6 +8,10 @@ use std::path::Path;
 use smallmind::convert::{ConvertOptions, convert};
 use smallmind::quantize::{Mix, QuantizeOptions, quantize};
 use smallmind::{DType, Gguf, LoadOptions, Model, Session, SessionOptions};
+use smallmind_formats::write::{PartSpec, SmqWriter};
+use smallmind_formats::{Part, PartForm};
+
+const EMBEDDING: &str = "token_embd.weight";
 
 fn to(input: &Path, out: &Path) -> Vec<String> {
     convert(input, out, &ConvertOptions { dtype: None, threads: 2 }, &mut |_| true).unwrap()
@@ -48,6 +52,52 @@ fn there_and_back_is_the_same_file_and_the_same_bits() {
         assert!(logits(&smq, true) == logits(&model, true), "{} precise", model.display());
         let file = Gguf::open(&smq).unwrap();
         assert_eq!(file.verify(&mut |_| true).unwrap().map(|v| v.bytes), Some(file.file_len()));
+        // An embedding that doubles as output matrix is there once.
+        let embedding = file.tensor(EMBEDDING).unwrap();
+        let of = |p: &&Part| file.tensors()[p.tensor].name == EMBEDDING;
+        let found: Vec<bool> =
+            file.parts().unwrap().iter().filter(of).map(|p| p.form == PartForm::Rows).collect();
+        assert_eq!(found, [file.tensor("output.weight").is_some()], "{}", model.display());
+        assert_eq!(embedding.has_rows(), found[0]);
+        assert_eq!(std::fs::read(&smq).unwrap()[12], u8::from(!found[0]));
+    }
+}
+
+/// Writes an SMQ file again with the embedding's rows beside its packed part, as files were written at first.
+fn with_rows(smq: &Path, gguf: &Path, out: &Path) {
+    let (file, gguf) = (Gguf::open(smq).unwrap(), Gguf::open(gguf).unwrap());
+    let tensor = gguf.tensors().iter().position(|t| t.name == EMBEDDING).unwrap();
+    let (embedding, form) = (&gguf.tensors()[tensor], PartForm::Rows);
+    let bytes = embedding.bytes();
+    let mut specs = vec![PartSpec { tensor, form, first_row: 0, rows: embedding.rows(), bytes }];
+    let mut data = vec![gguf.data(embedding)];
+    for p in file.parts().unwrap() {
+        let (tensor, form, first_row, rows, bytes) = (p.tensor, p.form, p.first_row, p.rows, p.bytes());
+        specs.push(PartSpec { tensor, form, first_row, rows, bytes });
+        data.push(file.part_data(p));
+    }
+    let mut writer = SmqWriter::create(out, &gguf, 0, specs).unwrap();
+    data.into_iter().for_each(|bytes| writer.part(bytes).unwrap());
+    writer.commit().unwrap();
+}
+
+#[test]
+fn a_file_with_the_embedding_both_ways_is_read_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (smq, old, back) = (path("m.smq"), path("old.smq"), path("m.gguf"));
+    for name in ["gemma3", "gpt2", "llama-kquants"] {
+        let model = support::golden(&format!("tiny/{name}.gguf"));
+        to(&model, &smq);
+        with_rows(&smq, &model, &old);
+        let parts = |path: &Path| Gguf::open(path).unwrap().parts().unwrap().len();
+        assert_eq!(parts(&old), parts(&smq) + 1);
+        assert!(Gguf::open(&old).unwrap().tensor(EMBEDDING).unwrap().has_rows());
+        for precise in [false, true] {
+            assert!(logits(&old, precise) == logits(&model, precise), "{name}");
+        }
+        to(&old, &back);
+        assert!(std::fs::read(&back).unwrap() == std::fs::read(&model).unwrap(), "{name}");
     }
 }
 

@@ -81,26 +81,25 @@ fn the_folder_holds_files_that_other_programs_read() {
     assert!(up["gflops"].as_f64().unwrap() > 0.0 && up["of_limit"].as_f64().unwrap() > 0.0, "{up}");
     let trace: Value = serde_json::from_str(&read("trace.json")).unwrap();
     let events = trace["traceEvents"].as_array().unwrap();
-    let complete: Vec<(f64, f64)> = events
+    // Nanoseconds: one event's end is often the next one's beginning.
+    let nanoseconds = |v: &Value| (v.as_f64().unwrap() * 1e3).round() as i64;
+    let complete: Vec<(i64, i64)> = events
         .iter()
         .filter(|e| e["ph"] == "X")
         .map(|e| {
             assert!(e["name"].is_string() && e["pid"].is_u64() && e["tid"].is_u64(), "{e}");
-            (e["ts"].as_f64().unwrap(), e["dur"].as_f64().unwrap())
+            (nanoseconds(&e["ts"]), nanoseconds(&e["dur"]))
         })
         .collect();
-    assert!(complete.len() > 100 && complete.iter().all(|(ts, dur)| *ts >= 0.0 && *dur >= 0.0));
+    assert!(complete.len() > 100 && complete.iter().all(|(ts, dur)| *ts >= 0 && *dur >= 0));
     // What Perfetto stacks: in the order of their beginnings, each within those that are open or behind them.
-    let mut open: Vec<f64> = Vec::new();
+    let mut open: Vec<i64> = Vec::new();
     for pair in complete.windows(2) {
         assert!(pair[0].0 <= pair[1].0, "{pair:?}");
     }
     for (ts, dur) in complete {
         open.retain(|end| *end > ts);
-        assert!(
-            open.iter().all(|end| ts + dur <= end + 1e-3),
-            "an event at {ts} ends behind the one around it"
-        );
+        assert!(open.iter().all(|end| ts + dur <= *end), "an event at {ts} ns ends behind the one around it");
         open.push(ts + dur);
     }
     assert!(read("stacks.folded").lines().any(|l| l.starts_with("decode;pass;layer 0;qkv ")));

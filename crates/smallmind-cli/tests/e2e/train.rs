@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{command, smallmind};
+use crate::support::{Outcome, command, smallmind};
 
 /// A text that small models can learn something from.
 fn text(folder: &Path) -> PathBuf {
@@ -92,15 +92,34 @@ fn killed_at_any_moment_and_resumed_the_weights_are_the_same_to_the_bit() {
 }
 
 #[test]
-fn mixed_precision_trains_where_the_cpu_has_it_and_is_refused_elsewhere() {
+fn mixed_precision_is_refused_where_the_instruction_set_has_no_matrix_units() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (text(dir.path()), dir.path().join("model.gguf"));
+    let config = dir.path().join("config.json");
+    std::fs::write(&config, r#"{"precision": "bf16"}"#).unwrap();
+    #[cfg(target_arch = "x86_64")]
+    let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+    #[cfg(not(target_arch = "x86_64"))]
+    let avx2 = false;
+    for asked in [["--precision", "bf16"], ["--config", config.to_str().unwrap()]] {
+        for isa in ["scalar"].into_iter().chain(avx2.then_some("avx2")) {
+            let mut args = train(&data, &out, &asked);
+            if asked[0] == "--config" {
+                args.retain(|a| !["--preset", "small"].contains(a));
+            }
+            let refused: Outcome = command(&args).env("SMALLMIND_ISA", isa).output().unwrap().into();
+            refused.refuses(1, &["precision is bf16", isa, "has no matrix units", "leave it out"]);
+        }
+    }
+    // Neither a model nor a checkpoint nor a curve: only what was there.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn mixed_precision_trains_where_the_cpu_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (text(dir.path()), dir.path().join("model.gguf"));
     let settings = train(&data, &out, &["--steps", "20", "--precision", "bf16", "--json"]);
-    let mut elsewhere = command(&settings);
-    let refused = elsewhere.env("SMALLMIND_ISA", "scalar").output().unwrap();
-    let words = String::from_utf8(refused.stderr).unwrap();
-    assert!(!refused.status.success() && words.contains("precision is bf16"), "{words}");
-    assert!(!out.exists());
     let here = smallmind(&settings);
     if here.stderr.contains("precision is bf16") {
         return;
@@ -261,6 +280,19 @@ fn an_adapter_is_trained_applied_and_merged_with_the_same_result() {
     assert_ne!(run(&["-m", &model]), with);
     assert_eq!(smallmind(&["merge", "-m", &model, "--lora", &adapter, "-o", &merged]).code, Some(0));
     assert_eq!(run(&["-m", &merged]), with);
+    // The same of the model as SMQ, whose matrices are packed.
+    let (smq, from_smq) = (file("m.smq"), file("merged-smq.gguf"));
+    assert_eq!(smallmind(&["convert", &model, &smq]).code, Some(0));
+    assert_eq!(run(&["-m", &smq, "--lora", &adapter]), with);
+    assert_eq!(smallmind(&["merge", "-m", &smq, "--lora", &adapter, "-o", &from_smq]).code, Some(0));
+    assert!(std::fs::read(&from_smq).unwrap() == std::fs::read(&merged).unwrap());
+    let tuned = |model: &str, name: &str| {
+        let out = file(name);
+        let tune = ["finetune", "-m", model, "--data", &pairs, "-o", &out, "--steps", "2"];
+        assert_eq!(smallmind(&tune).code, Some(0));
+        std::fs::read(&out).unwrap()
+    };
+    assert!(tuned(&smq, "smq.safetensors") == tuned(&model, "gguf.safetensors"));
 
     smallmind(&["merge", "-m", &model, "-o", &merged]).refuses(2, &["--lora"]);
     smallmind(&["run", "--preset", "small", "--lora", &adapter, "x"]).refuses(1, &["another"]);

@@ -2,8 +2,8 @@
 //! and is checked all the same: a digest proves that a file is as it was written, not that it was written well.
 
 use super::{
-    DIGESTED_BYTES, HEADER_BYTES, MAGIC, PART_ALIGNMENT, PART_BYTES, Part, PartForm, PartOrder, REQUIRED,
-    SECTION_HEAD_BYTES, VERSION, section,
+    DIGESTED_BYTES, FEATURES, HEADER_BYTES, MAGIC, PART_ALIGNMENT, PART_BYTES, Part, PartForm, PartOrder,
+    REQUIRED, SECTION_HEAD_BYTES, VERSION, section,
 };
 use crate::bytes::{Cursor, Short};
 use crate::error::FormatError;
@@ -57,9 +57,10 @@ pub(crate) fn parse<'a>(all: &'a [u8], path: &Path) -> Result<Index<'a>, FormatE
             "its header or index is damaged (the SHA-256 differs); convert or fetch it again".into(),
         ));
     }
-    if features != 0 {
+    let unknown = features & !FEATURES;
+    if unknown != 0 {
         return Err(file(format!(
-            "needs the features {features:#x} of SMQ, which this version does not know: use a newer one"
+            "needs the features {unknown:#x} of SMQ, which this version does not know: use a newer one"
         )));
     }
     if file_len != len {

@@ -26,6 +26,10 @@ pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const DIGESTED_BYTES: usize = 32;
 /// Bytes of a section's head: kind, flags, length.
 pub(crate) const SECTION_HEAD_BYTES: usize = 16;
+/// Feature bit: a tensor that is looked up row by row may be there packed only. Every set bit must be known to the reader.
+pub const PACKED_LOOKUP: u32 = 1;
+/// The feature bits that are read.
+pub(crate) const FEATURES: u32 = PACKED_LOOKUP;
 /// A section that a reader who does not know it must not pass over.
 pub(crate) const REQUIRED: u32 = 1;
 /// Sections and parts begin at multiples of this.
@@ -69,8 +73,8 @@ pub enum PartForm {
     },
 }
 
-/// One stretch of the file that holds rows of a tensor. A tensor may have several: an embedding that doubles as output
-/// matrix is there as rows and packed, a fused matrix is packed in three parts.
+/// One stretch of the file that holds rows of a tensor. A tensor may have several: a fused matrix is packed in three
+/// parts, and a tensor may be there both as rows and packed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Index of the tensor in the header.

@@ -42,7 +42,7 @@ fn write(model: &[u8], specs: Vec<PartSpec>) -> Result<Vec<u8>, FormatError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.smq");
     let gguf = Gguf::from_bytes("m.gguf", model.to_vec())?;
-    let mut w = SmqWriter::create(&path, &gguf, specs)?;
+    let mut w = SmqWriter::create(&path, &gguf, 0, specs)?;
     while let Some(part) = w.next_part() {
         let bytes: Vec<u8> = (0..part.bytes).map(|i| (i * 13 + part.bytes) as u8).collect();
         w.part(&bytes)?;
@@ -147,6 +147,11 @@ fn a_newer_file_is_read_refused_or_read_in_part_by_the_rule() {
     };
     assert!(refused(&|b| b[8] = 2).contains("version 2 of SMQ is unknown"));
     assert!(refused(&|b| b[12] = 4).contains("features 0x4"));
+    assert!(refused(&|b| b[12] = 5).contains("features 0x4"));
+    let mut known = sample();
+    known[12] = u8::try_from(PACKED_LOOKUP).unwrap();
+    seal(&mut known);
+    assert_eq!(open(known).unwrap().parts().unwrap().len(), 4);
     assert!(refused(&|b| b.truncate(b.len() - 1)).contains("is cut short"));
     assert!(refused(&|b| b.push(0)).contains("bytes behind its end"));
     // A section of an unknown kind, put before the list of parts.

@@ -31,6 +31,7 @@ pub struct PartSpec {
 pub struct SmqWriter {
     file: WholeFile,
     gguf_section: Vec<u8>,
+    features: u32,
     parts: Vec<(PartSpec, u64, [u8; 32])>,
     specs: std::vec::IntoIter<PartSpec>,
     at: u64,
@@ -38,10 +39,16 @@ pub struct SmqWriter {
 
 impl SmqWriter {
     /// Starts the file `path` for the model of an opened GGUF (or SMQ) file and these parts, packed ones last.
+    /// `features` are the bits that its readers must know ([`crate::PACKED_LOOKUP`]).
     ///
     /// # Errors
     /// As [`WholeFile::create`] and writing.
-    pub fn create(path: &Path, model: &Gguf, specs: Vec<PartSpec>) -> Result<SmqWriter, FormatError> {
+    pub fn create(
+        path: &Path,
+        model: &Gguf,
+        features: u32,
+        specs: Vec<PartSpec>,
+    ) -> Result<SmqWriter, FormatError> {
         let mut file = WholeFile::create(path)?;
         let gguf_section =
             padded_section(section::GGUF, REQUIRED, &[&model.gguf_len().to_le_bytes(), model.gguf_header()]);
@@ -49,7 +56,7 @@ impl SmqWriter {
         let index = padded_section(section::PARTS, REQUIRED, &[&list]);
         let at = HEADER_BYTES.saturating_add(gguf_section.len()).saturating_add(index.len()) as u64;
         file.seek(SeekFrom::Start(at)).map_err(|e| FormatError::io(path, "write", e))?;
-        Ok(SmqWriter { file, gguf_section, parts: Vec::new(), specs: specs.into_iter(), at })
+        Ok(SmqWriter { file, gguf_section, features, parts: Vec::new(), specs: specs.into_iter(), at })
     }
 
     /// The next part's description; `None` where all are written.
@@ -94,7 +101,7 @@ impl SmqWriter {
         index.extend(padded_section(section::PARTS, REQUIRED, &[&list]));
         let mut header = MAGIC.to_vec();
         header.extend(VERSION.to_le_bytes());
-        header.extend(0u32.to_le_bytes());
+        header.extend(self.features.to_le_bytes());
         header.extend((index.len() as u64).to_le_bytes());
         header.extend(self.at.to_le_bytes());
         debug_assert_eq!(header.len(), DIGESTED_BYTES);

@@ -58,7 +58,7 @@ mod unpack;
 pub use acts::{ActMeta, ActQuants, BLOCK, QuantizedActs, SCALED, TILE, act_blocks, act_len, act_rows};
 pub use format::GROUP;
 pub use pack::{FileRows, RowOrder, pack_rows};
-pub use unpack::{LAYOUT, unpack_row};
+pub use unpack::{LAYOUT, dequantize_row, unpack_row};
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;

@@ -1,5 +1,5 @@
-//! From the packed layout back to a file's rows: the inverse of `pack.rs`, for files that hold packed weights. Reads
-//! nothing but the layouts' own units; slow on purpose, one row at a time.
+//! From the packed layout back to a file's rows, or to their values: the inverse of `pack.rs`, for files that hold packed
+//! weights. Reads nothing but the layouts' own units; plain Rust, one row at a time.
 
 use super::PackedRef;
 use super::acts::BLOCK;
@@ -27,22 +27,67 @@ trait Integers: Format {
 /// # Panics
 /// Where `row` is not one of the matrix or `out` is not the size of a row.
 pub fn unpack_row(from: PackedRef<'_>, row: usize, out: &mut [u8]) {
-    let (dtype, k) = (from.dtype(), from.k());
-    assert!(row < from.rows() && dtype.bytes_of(k) == Some(out.len()), "unpack: sizes");
-    let per_group = super::group_bytes(dtype, k).unwrap_or(0);
-    let group = &from.bytes()[row / GROUP * per_group..][..per_group];
-    let lane = row % GROUP;
+    let dtype = from.dtype();
+    assert!(dtype.bytes_of(from.k()) == Some(out.len()), "unpack: sizes");
+    let (group, lane) = lane_of(from, row);
     by_format!(dtype,
-        F => blocks::<F>(dtype, group, lane, out),
+        F => integers::<F, _>(dtype, group, lane, out.chunks_exact_mut(dtype.block_bytes()), |integers, block| {
+            if quant::pack(dtype, integers, block).is_err() {
+                unreachable!("a whole block of a quantized type");
+            }
+        }),
         G => floats::<G>(dtype.block_bytes(), group, lane, out));
 }
 
-fn blocks<F: Integers>(dtype: DType, group: &[u8], lane: usize, out: &mut [u8]) {
+/// Writes the values of one row of a packed matrix: the bits that [`quant::dequantize`] makes of the bytes that were
+/// packed into row `row`. Allocates nothing.
+///
+/// # Panics
+/// Where `row` is not one of the matrix or `out` has not `k` values.
+pub fn dequantize_row(from: PackedRef<'_>, row: usize, out: &mut [f32]) {
+    let dtype = from.dtype();
+    assert!(out.len() == from.k(), "dequantize: sizes");
+    let (group, lane) = lane_of(from, row);
+    by_format!(dtype,
+    F => {
+        let Some(form) = quant::form(dtype) else { unreachable!("a quantized type") };
+        integers::<F, _>(dtype, group, lane, out.chunks_exact_mut(form.len), |integers, block| {
+            quant::values(form, integers, block);
+        });
+    },
+    G => {
+        let size = dtype.block_bytes();
+        let mut stored = [0; UNIT_K * size_of::<f32>()];
+        for (out, unit) in out.chunks_mut(UNIT_K).zip(group.chunks_exact(UNIT_K * GROUP * size)) {
+            let stored = &mut stored[..out.len() * size];
+            floats::<G>(size, unit, lane, stored);
+            if quant::dequantize(dtype, stored, out).is_err() {
+                unreachable!("as many bytes as values");
+            }
+        }
+    });
+}
+
+/// The bytes of the group that holds a row, and the row's place in it.
+fn lane_of(from: PackedRef<'_>, row: usize) -> (&[u8], usize) {
+    assert!(row < from.rows(), "unpack: row");
+    let per_group = super::group_bytes(from.dtype(), from.k()).unwrap_or(0);
+    (&from.bytes()[row / GROUP * per_group..][..per_group], row % GROUP)
+}
+
+/// Passes the integers of a row's blocks on, each with what is to be made of it.
+fn integers<'a, F: Integers, T: 'a + ?Sized>(
+    dtype: DType,
+    group: &[u8],
+    lane: usize,
+    blocks: impl Iterator<Item = &'a mut T>,
+    make: impl Fn(&Unpacked, &mut T),
+) {
     let Some(units) = cast::<F::Unit>(group) else { unreachable!("a view of packed bytes is aligned") };
-    let (len, size) = (dtype.block_len(), dtype.block_bytes());
+    let len = dtype.block_len();
     let per_unit = F::BLOCKS * BLOCK / len;
     let mut integers = Unpacked::default();
-    for (i, bytes) in out.chunks_exact_mut(size).enumerate() {
+    for (i, out) in blocks.enumerate() {
         let (unit, block) = (&units[i / per_unit], i % per_unit);
         for (part, q) in integers.q[..len].chunks_exact_mut(BLOCK).enumerate() {
             let vectors = F::unpack(Scalar::assume(), unit, block * (len / BLOCK) + part);
@@ -51,9 +96,7 @@ fn blocks<F: Integers>(dtype: DType, group: &[u8], lane: usize, out: &mut [u8]) 
             }
         }
         F::factors(unit, lane, block, &mut integers);
-        if quant::pack(dtype, &integers, bytes).is_err() {
-            unreachable!("a whole block of a quantized type");
-        }
+        make(&integers, out);
     }
 }
 

@@ -134,7 +134,7 @@ pub trait Block {
 }
 
 /// Values of unpacked integers by the module's formula; the order of operations is part of the format.
-fn values(form: &Form, from: &Unpacked, out: &mut [f32]) {
+pub(crate) fn values(form: &Form, from: &Unpacked, out: &mut [f32]) {
     let (d, m) = (f16_to_f32(from.d), f16_to_f32(from.m));
     let groups = out.chunks_exact_mut(form.group).zip(from.q.chunks_exact(form.group));
     for ((out, q), (&scale, &min)) in groups.zip(from.scales.iter().zip(&from.mins)) {

@@ -9,9 +9,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
-use smallmind::Gguf;
 use smallmind::model::Config;
 use smallmind::model::arch::Position;
+use smallmind::{Gguf, stored_rows};
 use smallmind_formats::write::{GgufWriter, WholeFile};
 use smallmind_formats::{FormatError, SafeType, Safetensors};
 use smallmind_kernels::{DType, quant};
@@ -202,12 +202,12 @@ pub fn merge(gguf: &Gguf, adapter: &Adapter) -> Result<Vec<u8>> {
     for t in gguf.tensors() {
         let name = t.name.trim_end_matches(".weight");
         let Some(delta) = adapter.delta(&config, name, t.rows(), t.row_len())? else {
-            w.add_tensor(&t.name, t.dtype, &t.shape, gguf.data(t));
+            w.add_tensor(&t.name, t.dtype, &t.shape, stored_rows(gguf, t)?);
             continue;
         };
         let mut values = vec![0.0; t.elements()];
         let bad = |_| FormatError::tensor(gguf.path(), &t.name, "cannot be dequantized");
-        quant::dequantize(t.dtype, gguf.data(t), &mut values).map_err(bad)?;
+        quant::dequantize(t.dtype, &stored_rows(gguf, t)?, &mut values).map_err(bad)?;
         values.iter_mut().zip(&delta).for_each(|(v, d)| *v += d);
         let dtype = if t.dtype == DType::F32 { DType::F32 } else { DType::F16 };
         let mut bytes = vec![0; dtype.bytes_of(values.len()).unwrap_or(0)];

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use smallmind::model::Config;
 use smallmind::model::slots::{Shape, weights};
-use smallmind::{Gguf, LoadOptions, Model};
+use smallmind::{Gguf, LoadOptions, Model, stored_rows};
 use smallmind_formats::FormatError;
 use smallmind_kernels::quant;
 
@@ -213,7 +213,7 @@ pub(crate) fn weights_of(gguf: &Gguf, config: &Config) -> Result<TrainModel> {
     for w in weights(config) {
         let Some(tensor) = gguf.tensor(&w.name) else { continue };
         let mut values = vec![0.0; tensor.elements()];
-        quant::dequantize(tensor.dtype, gguf.data(tensor), &mut values)
+        quant::dequantize(tensor.dtype, &stored_rows(gguf, tensor)?, &mut values)
             .map_err(|_| FormatError::tensor(gguf.path(), &w.name, "cannot be dequantized"))?;
         let mut param = match w.shape {
             Shape::Matrix(rows, cols) => Param::matrix(w.name, rows, cols, values),

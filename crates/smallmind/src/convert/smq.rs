@@ -5,7 +5,7 @@ use std::path::Path;
 
 use memmap2::MmapMut;
 use smallmind_formats::write::{PartSpec, SmqWriter, WholeFile};
-use smallmind_formats::{FormatError, Gguf, PartForm, TensorInfo};
+use smallmind_formats::{FormatError, Gguf, PACKED_LOOKUP, PartForm, TensorInfo};
 use smallmind_kernels::matmul::{LAYOUT, packed_bytes};
 use smallmind_kernels::threads::Pool;
 
@@ -14,7 +14,7 @@ use crate::model::weights::{Job, part_order, stored_rows};
 use crate::model::{Config, plan};
 use crate::quantize::Progress;
 
-/// The tensor whose rows are looked up by token.
+/// The tensor whose rows are looked up by token: packed where it doubles as output matrix, else as rows.
 const LOOKED_UP: &str = "token_embd.weight";
 
 /// Writes the model of a GGUF file as SMQ.
@@ -28,9 +28,10 @@ pub(super) fn pack(
     let pool = Pool::new(threads).map_err(|cause| Error::Threads { threads, cause })?;
     let jobs = plan::matrices(gguf, &config)?;
     let index = |name: &str| gguf.tensors().iter().position(|t| t.name == name).unwrap_or(0);
-    let packed = |t: &TensorInfo| jobs.iter().any(|j| j.tensor.name == t.name) && t.name != LOOKED_UP;
+    let packed = |name: &str| jobs.iter().any(|j| j.tensor.name == name);
+    let features = if packed(LOOKED_UP) { PACKED_LOOKUP } else { 0 };
     let mut specs: Vec<PartSpec> = Vec::new();
-    for (i, t) in gguf.tensors().iter().enumerate().filter(|(_, t)| !packed(t)) {
+    for (i, t) in gguf.tensors().iter().enumerate().filter(|(_, t)| !packed(&t.name)) {
         specs.push(PartSpec {
             tensor: i,
             form: PartForm::Rows,
@@ -48,7 +49,7 @@ pub(super) fn pack(
     let largest = jobs.iter().map(size).max().unwrap_or(1);
     let memory = |cause| Error::Memory { what: "a packed matrix", bytes: largest, cause };
     let mut buffer = MmapMut::map_anon(largest.max(1)).map_err(memory)?;
-    let mut writer = SmqWriter::create(out, gguf, specs)?;
+    let mut writer = SmqWriter::create(out, gguf, features, specs)?;
     let mut done = 0;
     let mut jobs = jobs.iter();
     while let Some(spec) = writer.next_part().cloned() {

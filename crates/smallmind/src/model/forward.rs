@@ -1,7 +1,7 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{Acts, Class, Product, matmul, takes_quantized};
+use smallmind_kernels::matmul::{Acts, Class, Product, dequantize_row, matmul, takes_quantized};
 
 use super::activations::{ActBuffer, Form, form, form_for};
 use super::arch::{Activation, Mlp, Position};
@@ -117,11 +117,15 @@ fn embed(pass: Pass<'_>, s: &mut Scratch, spans: &[Span<'_>]) {
     let Some(table) = gguf.tensor("token_embd.weight") else { return };
     let (data, dtype) = (gguf.data(table), table.dtype);
     let row_bytes = dtype.bytes_of(hidden).unwrap_or(0);
+    let packed = plan.embedding.as_ref().map(|m| plan.arena.get(m));
     let (rows, n) = (&s.rows, s.rows.len());
     pool.chunks(&mut s.x[..n * hidden], hidden, &|i, x| {
         let Row { span, position } = rows[i];
         let token = spans[span].tokens[position - spans[span].kv.len()] as usize;
-        dequantize(dtype, &data[token * row_bytes..(token + 1) * row_bytes], x);
+        match packed {
+            Some(table) => dequantize_row(table, token, x),
+            None => dequantize(dtype, &data[token * row_bytes..(token + 1) * row_bytes], x),
+        }
         if plan.embed_scale != 1.0 {
             (kernels.scale)(x, plan.embed_scale);
         }

@@ -79,6 +79,9 @@ pub(crate) struct Plan {
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: NormWeights,
     pub(crate) output: Matrix,
+    /// Of whose rows tokens become vectors; `None` where they are read from the file's own, so that only the rows of seen
+    /// tokens ever come into memory.
+    pub(crate) embedding: Option<Matrix>,
     pub(crate) ropes: Vec<RopeTable>,
     pub(crate) embed_scale: f32,
     /// `[context, hidden]` where positions are learned.
@@ -149,12 +152,11 @@ fn wire(load: &mut Loader<'_>, config: &Config) -> Result<Plan> {
         Some(m) => m,
         None => required(load.matrix(Slot::TokenEmbd, 0, RowOrder::Natural)?),
     };
-    // The embedding itself is read row by row from the file: only the rows of seen tokens ever come into memory.
-    load.with_rows(Slot::TokenEmbd, 0)?;
     let plan = Plan {
         layers,
         output_norm: norm(load, Slot::OutputNorm, Slot::OutputNormBias, 0)?,
         output,
+        embedding: load.embedding()?,
         ropes,
         embed_scale: match arch.embed_scale {
             EmbedScale::One => 1.0,

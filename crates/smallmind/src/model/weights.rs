@@ -160,6 +160,21 @@ impl<'g> Loader<'g> {
         }
     }
 
+    /// Where the rows of the embedding are looked up: in the file's rows (`None`), or out of the packed matrix that an SMQ
+    /// file has in their place.
+    pub(crate) fn embedding(&self) -> Result<Option<Matrix>> {
+        let Some(tensor) = self.tensor(Slot::TokenEmbd, 0)?.filter(|t| !t.has_rows()) else {
+            return Ok(None);
+        };
+        let (rows, k) = (tensor.rows(), tensor.row_len());
+        let Some(part) = self.gguf.packed(tensor, &(0..rows)) else {
+            let message = "is there neither as rows nor packed as a whole: convert the model again";
+            return Err(FormatError::tensor(self.gguf.path(), &tensor.name, message).into());
+        };
+        check_packed(self.gguf, tensor, part, Some(RowOrder::Natural))?;
+        Ok(Some(Matrix { dtype: tensor.dtype, rows, k, place: Place::File(part.clone()) }))
+    }
+
     /// A vector, as f32.
     pub(crate) fn vector(&self, slot: Slot, layer: usize) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.with_rows(slot, layer)? else { return Ok(None) };
@@ -212,7 +227,7 @@ impl<'g> Loader<'g> {
     /// Packs everything that was laid out. The file's pages are given back as they are done with, so that the weights
     /// are in memory once.
     pub(crate) fn pack(self, pool: &Pool) -> Result<Arena> {
-        let file = (self.file_bytes > 0).then(|| self.gguf.shared());
+        let file = self.gguf.parts().map(|_| self.gguf.shared());
         let bytes = self.arena_bytes + self.file_bytes;
         if self.arena_bytes == 0 {
             return Ok(Arena { map: None, file, bytes });
@@ -317,11 +332,11 @@ fn unpacked(gguf: &Gguf, tensor: &TensorInfo, part: &Part) -> Vec<u8> {
     rows
 }
 
-/// A tensor's bytes as GGUF stores them, out of packed parts where the file has only those.
+/// A tensor's bytes as GGUF stores them, out of packed parts where an SMQ file has only those.
 ///
 /// # Errors
 /// Where the parts are in a layout that this version does not read, or are not all of the tensor.
-pub(crate) fn stored_rows<'g>(gguf: &'g Gguf, tensor: &TensorInfo) -> Result<Cow<'g, [u8]>> {
+pub fn stored_rows<'g>(gguf: &'g Gguf, tensor: &TensorInfo) -> Result<Cow<'g, [u8]>> {
     if tensor.has_rows() {
         return Ok(gguf.data(tensor).into());
     }
