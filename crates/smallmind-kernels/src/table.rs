@@ -41,9 +41,11 @@ pub struct Kernels {
     /// What `SMALLMIND_ISA` calls it.
     pub name: &'static str,
     pub(crate) matmul_piece: fn(&Piece<'_>),
-    /// Quantizes one row of a tile of activations: `x`, the tile's height, the row in it, and the tile's blocks,
-    /// `[act_blocks(x.len()), height]`.
-    pub quantize: fn(&[f32], usize, usize, &mut [ActQuants], &mut [ActMeta]),
+    /// Quantizes a part of one row of a tile of activations: all of `x`, the first of its spans that is wanted, the tile's
+    /// height, the row in it, and as many of the tile's blocks, `[blocks, height]`, of all [`act_blocks`] or fewer.
+    ///
+    /// [`act_blocks`]: crate::matmul::act_blocks
+    pub quantize: fn(&[f32], usize, usize, usize, &mut [ActQuants], &mut [ActMeta]),
     /// The fast class of products, where the CPU has matrix units for it.
     pub fast: Option<FastKernels>,
     /// RMSNorm of one row: `x`, weight, eps, out.
@@ -176,7 +178,8 @@ macro_rules! kernel_table {
 macro_rules! tables {
     ($($(#[$cfg:meta])* $table:ident, $isa:ident, $compiled:meta;)*) => {
         $($(#[$cfg])* kernel_table!($table, $isa, $compiled,
-            quantize = quantize::quantize: fn(x: &[f32], height: usize, row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]);
+            quantize = quantize::quantize:
+                fn(x: &[f32], first: usize, height: usize, row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]);
             rms_norm = norm::rms_norm: fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
             layer_norm = norm::layer_norm: fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]);
             rope = rope::rope: fn(x: &mut [f32], cos: &[f32], sin: &[f32]);

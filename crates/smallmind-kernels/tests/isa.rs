@@ -82,9 +82,9 @@ fn contents(q: &Quantized, k: usize) -> Vec<f32> {
     let mut all = Vec::new();
     for b in 0..act_blocks(k) {
         let (quants, meta) = acts.block(0, b);
-        let (sum, halves) = meta.sums();
+        let halves = meta.sums();
         all.extend(quants.integers().iter().map(|q| *q as f32));
-        all.extend([meta.scale(), sum, halves[0] as f32, halves[1] as f32]);
+        all.extend([meta.scale(), halves[0] as f32, halves[1] as f32]);
     }
     all
 }
@@ -111,12 +111,11 @@ fn quantized_activations_are_the_nearest_integers_of_the_contract_wherever_they_
                         format!("{name}, {n} values, token {t} of {tokens}, block {b} on {}", isa.name);
                     let (quants, meta) = acts.block(t, b);
                     let q = quants.integers();
-                    let (sum, halves) = meta.sums();
+                    let halves = meta.sums();
                     assert_eq!(halves[0], q[..16].iter().sum::<i32>(), "{context}");
                     assert_eq!(halves[1], q[16..].iter().sum::<i32>(), "{context}");
-                    assert_eq!(sum, (halves[0] + halves[1]) as f32, "{context}");
                     let Some(expected) = expected.get(b) else {
-                        assert_eq!((meta.scale(), q), (0.0, [0; 32]), "{context}: padding is zero");
+                        assert_eq!(q, [0; 32], "{context}: padding is zero");
                         continue;
                     };
                     assert_eq!((meta.scale(), q), (expected.d, expected.q), "{context}");
@@ -125,7 +124,7 @@ fn quantized_activations_are_the_nearest_integers_of_the_contract_wherever_they_
                         for (q, x) in q.iter().zip(&x[b * 32..]) {
                             let step = f64::from(meta.scale());
                             let error = (f64::from(*x) - step * f64::from(*q)).abs();
-                            assert!(error <= step * (0.5 + 1_016.0 * 2.0 * EPS), "{context}: {x:e}");
+                            assert!(error <= step * (0.5 + 16_256.0 * 2.0 * EPS), "{context}: {x:e}");
                         }
                     }
                 }

@@ -140,8 +140,8 @@ fn another_layout_is_refused_in_a_sentence() {
     std::fs::write(&smq, bytes).unwrap();
     let load = Model::load(&smq, &LoadOptions { threads: Some(1), precise: false });
     let text = load.map(drop).unwrap_err().to_string();
-    assert!(text.contains("is packed in layout 65, and this version reads layout 1"), "{text}");
+    assert!(text.contains("is packed in layout 66, and this version reads layout 2"), "{text}");
     let out = dir.path().join("back.gguf");
     let text = convert(&smq, &out, &ConvertOptions::default(), &mut |_| true).unwrap_err().to_string();
-    assert!(text.contains("layout 65") && !out.exists(), "{text}");
+    assert!(text.contains("layout 66") && !out.exists(), "{text}");
 }

@@ -33,7 +33,7 @@ const FILES: &[(&str, &str)] = &[
         "crates/smallmind-kernels/src/matmul/amx/mod.rs",
         "hands on the proof that tiles may be used; reads what was unpacked into memory not initialized before",
     ),
-    ("crates/smallmind-kernels/src/matmul/amx/unpacked.rs", "unpacks into memory not initialized before"),
+    ("crates/smallmind-kernels/src/matmul/amx/planes.rs", "unpacks into memory not initialized before"),
     (
         "crates/smallmind-kernels/src/matmul/fast.rs",
         "hands on the proof that tiles may be used; unpacks into memory not initialized before",

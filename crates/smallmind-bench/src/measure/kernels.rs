@@ -114,7 +114,7 @@ impl<'a> Kernel<'a> {
         let tile = height * act_blocks(k);
         for (t, x) in x.chunks_exact(k).enumerate() {
             let at = t / TILE * tile..(t / TILE + 1) * tile;
-            (self.kernels.quantize)(x, height, t % TILE, &mut quants[at.clone()], &mut metas[at]);
+            (self.kernels.quantize)(x, 0, height, t % TILE, &mut quants[at.clone()], &mut metas[at]);
         }
         (quants, metas)
     }

@@ -169,7 +169,7 @@ fn tensors(bench: &Kernel<'_>, next: Next<'_>) -> Result<()> {
     let mut metas = vec![ActMeta::ZERO; act_blocks(WIDTH)];
     let moved = (4 * WIDTH + size_of_val(&*quants) + size_of_val(&*metas)) as f64;
     next(Ok(bench.call("quantize activations", moved, "2,048 values", |k| {
-        (k.quantize)(black_box(&x), 1, 0, &mut quants, &mut metas);
+        (k.quantize)(black_box(&x), 0, 1, 0, &mut quants, &mut metas);
         black_box((&quants, &metas));
     })))?;
     let (rows, k) = (64, 2048);

@@ -8,7 +8,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_load_si512, _mm512_permutexvar_epi16,
+    __m512, __m512bh, __m512d, __m512i, _mm512_cvtne2ps_pbh, _mm512_load_si512, _mm512_permutexvar_epi16,
 };
 use std::marker::PhantomData;
 
@@ -71,6 +71,26 @@ pub(crate) trait TileIsa: Isa {
     fn iload(self, x: &[i32; 16]) -> Self::I;
     /// Bytes, wrapping.
     fn bsub(self, a: Self::B, b: Self::B) -> Self::B;
+    /// As they are, in f64.
+    fn doubles(self, x: Self::F) -> [__m512d; 2];
+    /// [`Isa::wscaled`] of `Σ sums · weights` of 16 outputs, where the last weight is 1.
+    fn scaled_sums<const N: usize>(
+        self,
+        sums: [&[i32; 16]; N],
+        weights: [f64; N],
+        bounds: [__m512d; 2],
+        unit: f64,
+    ) -> Self::F;
+    /// The lower word of each lane, twice.
+    fn pairs_of(self, a: Self::I) -> Self::B;
+    /// The upper and the lower bytes of `q · s + m` in 16 bits, wrapping: unsigned bytes `q`, [`TileIsa::pairs_of`] the
+    /// numbers of their rows.
+    fn two_planes(self, q: Self::B, s: Self::B, m: Self::B) -> [Self::B; 2];
+    /// A scale of up to 16 bits for [`TileIsa::three_planes`]: [`TileIsa::pairs_of`] what is above its lower byte, and of
+    /// that byte.
+    fn bytes_of(self, a: Self::I) -> [Self::B; 2];
+    /// The bytes of `q · s` in 24 bits, the upper ones first: signed bytes `q`, and the scale in two parts.
+    fn three_planes(self, q: Self::B, upper: Self::B, lower: Self::B) -> [Self::B; 3];
     fn bstore(self, a: Self::B, out: &mut [u8; 64]);
     /// Byte `N` of every four, signed.
     fn byte<const N: u32>(self, a: Self::B) -> Self::I;
@@ -78,39 +98,23 @@ pub(crate) trait TileIsa: Isa {
     fn floats(self, a: Self::I) -> Self::F;
 }
 
-/// The registers of this thread, by number, in one of the shapes below.
-pub(crate) trait Registers {
+/// The registers of this thread, by number: eight of 16 × 64 bytes.
+pub(crate) trait Tiles {
     /// Configures the registers; dropping the value gives them back.
     ///
     /// # Safety
     /// The process may use the tile registers.
     unsafe fn configure() -> Self;
 
-    /// Sets a register to zero.
-    fn zero<const C: usize>(&mut self);
-    /// `C[t][r] += Σ_{j, i<4} A[t][4j + i] · B[j][4r + i]` over all `j` of the shape, in 32 bits; bytes of A signed, of B
-    /// as told.
-    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
-    /// Writes a register, of 0 to 3.
-    fn store<const C: usize>(&self, out: &mut Sums);
-}
-
-/// Eight registers of 16 × 64 bytes.
-pub(crate) trait Tiles: Registers {
-    /// The same registers in the other shape.
-    type Parts: PartTiles;
-
     /// Fills a register.
     fn load<const R: usize>(&mut self, from: TileRef<'_>);
-}
-
-/// Registers for one part of the activations at a time, whose weights are bytes as they lie in memory: 6 and 7 have 8
-/// rows of 64 bytes, 4 and 5 have 16 of 32, and 0 to 3 are whole, for sums.
-pub(crate) trait PartTiles: Registers {
-    /// Fills register 4 or 5 with the upper (0) or the lower (1) part of 16 tokens.
-    fn load_part<const R: usize>(&mut self, from: &[ActQuants; ROWS], part: usize);
-    /// Fills register 6 or 7.
-    fn load_weights<const R: usize>(&mut self, from: &[[u8; LINE]; ROWS / 2]);
+    /// Sets a register to zero.
+    fn zero<const C: usize>(&mut self);
+    /// `C[t][r] += Σ_{j<16, i<4} A[t][4j + i] · B[j][4r + i]`, in 32 bits; bytes of A signed, of B
+    /// as told.
+    fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
+    /// Writes a register.
+    fn store<const C: usize>(&self, out: &mut Sums);
 }
 
 /// Registers that multiply bfloat16, and the conversions to it. Denormals count as zero.
@@ -134,31 +138,18 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Rows and bytes of a row of a register.
-pub(super) const fn shape(parts: bool, register: usize) -> (usize, usize) {
-    match register {
-        4 | 5 if parts => (ROWS, LINE / 2),
-        6 | 7 if parts => (ROWS / 2, LINE),
-        _ => (ROWS, LINE),
-    }
-}
-
-const fn config(parts: bool) -> Config {
-    let mut c = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+static CONFIG: Config = {
+    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
     let mut r = 0;
     while r < 8 {
-        let (rows, bytes) = shape(parts, r);
-        (c.rows[r], c.row_bytes[r]) = (rows as u8, bytes as u16);
+        (row_bytes[r], rows[r]) = (LINE as u16, ROWS as u8);
         r += 1;
     }
-    c
-}
+    Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+};
 
-/// Of [`Tiles`] and of [`PartTiles`].
-static CONFIGS: [Config; 2] = [config(false), config(true)];
-
-/// The instructions, on registers in the shape of [`Tiles`] or, of `PARTS`, of [`PartTiles`].
-pub(crate) struct Hardware<const PARTS: bool = false>(
+/// The instructions.
+pub(crate) struct Hardware(
     /// The registers are this thread's.
     PhantomData<*const ()>,
 );
@@ -179,59 +170,28 @@ macro_rules! by_register {
     };
 }
 
-impl<const PARTS: bool> Hardware<PARTS> {
-    /// Fills a register from rows that are 64 bytes apart.
-    ///
-    /// # Safety
-    /// As many rows and bytes as the register's shape has are there.
+impl Tiles for Hardware {
     #[inline(always)]
-    unsafe fn load_from<const R: usize>(&mut self, from: *const u8) {
-        // SAFETY: `self` proves the registers are configured; the rest is the caller's promise.
+    unsafe fn configure() -> Self {
+        // SAFETY: the caller's promise, and 64 bytes that describe registers within the limits of palette 1.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, preserves_flags, readonly))
+        };
+        Hardware(PhantomData)
+    }
+
+    #[inline(always)]
+    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+        // SAFETY: `self` proves the registers are configured; a `TileRef` is made from references to 16 rows of 64 bytes
+        // only.
         by_register!(R, |r| unsafe {
             asm!(
                 concat!("tileloadd tmm", r!(), ", [{from} + {line}*1]"),
-                from = in(reg) from,
+                from = in(reg) from.0,
                 line = in(reg) LINE,
                 options(nostack, preserves_flags, readonly),
             )
         });
-    }
-}
-
-impl Tiles for Hardware {
-    type Parts = Hardware<true>;
-
-    #[inline(always)]
-    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
-        unsafe { self.load_from::<R>(from.0) }
-    }
-}
-
-impl PartTiles for Hardware<true> {
-    #[inline(always)]
-    fn load_part<const R: usize>(&mut self, from: &[ActQuants; ROWS], part: usize) {
-        const { assert!(R == 4 || R == 5, "a register of another shape") };
-        let from = from.as_ptr().cast::<u8>().wrapping_add(LINE / 2 * (part & 1));
-        // SAFETY: 16 rows, of which one half each is read.
-        unsafe { self.load_from::<R>(from) }
-    }
-
-    #[inline(always)]
-    fn load_weights<const R: usize>(&mut self, from: &[[u8; LINE]; ROWS / 2]) {
-        const { assert!(R == 6 || R == 7, "a register of another shape") };
-        // SAFETY: 8 rows of 64 bytes.
-        unsafe { self.load_from::<R>(from.as_ptr().cast()) }
-    }
-}
-
-impl<const PARTS: bool> Registers for Hardware<PARTS> {
-    #[inline(always)]
-    unsafe fn configure() -> Self {
-        let config = &raw const CONFIGS[usize::from(PARTS)];
-        // SAFETY: the caller's promise, and 64 bytes that describe registers within the limits of palette 1.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) config, options(nostack, preserves_flags, readonly)) };
-        Hardware(PhantomData)
     }
 
     #[inline(always)]
@@ -322,7 +282,7 @@ static ALTERNATING: Aligned32 = {
 #[repr(C, align(64))]
 struct Aligned32([u16; 32]);
 
-impl<const PARTS: bool> Drop for Hardware<PARTS> {
+impl Drop for Hardware {
     #[inline(always)]
     fn drop(&mut self) {
         // SAFETY: `self` proves the CPU has the instruction.

@@ -4,54 +4,22 @@
 
 use std::arch::x86_64::{__m512, __m512i};
 
-use super::amx::{BfTiles, LINE, PartTiles, ROWS, Registers, Sums, TileRef, Tiles, shape};
-use crate::matmul::acts::ActQuants;
+use super::amx::{BfTiles, LINE, ROWS, Sums, TileRef, Tiles};
 
 /// The instructions in plain Rust, after the operations in Intel's manual (volume 2: `TDPBSSD` and its neighbours).
-pub(crate) struct Emulated<const PARTS: bool = false> {
+pub(crate) struct Emulated {
     tiles: [[[u8; LINE]; ROWS]; 8],
 }
 
-impl<const PARTS: bool> Emulated<PARTS> {
-    /// # Safety
-    /// As many rows and bytes as the register's shape has are there, rows 64 bytes apart.
-    unsafe fn load_from<const R: usize>(&mut self, from: *const u8) {
-        let (rows, bytes) = shape(PARTS, R);
-        for (row, to) in self.tiles[R].iter_mut().enumerate().take(rows) {
-            // SAFETY: within what the caller promises.
-            let from = unsafe { std::slice::from_raw_parts(from.add(row * LINE), bytes) };
-            to[..bytes].copy_from_slice(from);
-        }
-    }
-}
-
 impl Tiles for Emulated {
-    type Parts = Emulated<true>;
-
-    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
-        unsafe { self.load_from::<R>(from.0) }
-    }
-}
-
-impl PartTiles for Emulated<true> {
-    fn load_part<const R: usize>(&mut self, from: &[ActQuants; ROWS], part: usize) {
-        const { assert!(R == 4 || R == 5, "a register of another shape") };
-        // SAFETY: 16 rows, of which one half each is read.
-        unsafe { self.load_from::<R>(from.as_ptr().cast::<u8>().wrapping_add(LINE / 2 * (part & 1))) }
-    }
-
-    fn load_weights<const R: usize>(&mut self, from: &[[u8; LINE]; ROWS / 2]) {
-        const { assert!(R == 6 || R == 7, "a register of another shape") };
-        // SAFETY: 8 rows of 64 bytes.
-        unsafe { self.load_from::<R>(from.as_ptr().cast()) }
-    }
-}
-
-impl<const PARTS: bool> Registers for Emulated<PARTS> {
     unsafe fn configure() -> Self {
         // Whatever the registers held: every product must set what it uses.
         Emulated { tiles: [[[0xa5; LINE]; ROWS]; 8] }
+    }
+
+    fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
+        self.tiles[R] = unsafe { from.0.cast::<[[u8; LINE]; ROWS]>().read() };
     }
 
     fn zero<const C: usize>(&mut self) {
@@ -60,12 +28,9 @@ impl<const PARTS: bool> Registers for Emulated<PARTS> {
 
     #[inline(always)]
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool) {
-        let (of_a, of_b) = (shape(PARTS, A), shape(PARTS, B));
-        assert_eq!(of_a.1, 4 * of_b.0, "shapes that do not go together");
         for m in 0..ROWS {
             let mut sums = self.tiles[C][m];
-            let fours = &self.tiles[A][m].as_chunks::<4>().0[..of_b.0];
-            for (four, row) in fours.iter().zip(&self.tiles[B]) {
+            for (four, row) in self.tiles[A][m].as_chunks::<4>().0.iter().zip(&self.tiles[B]) {
                 for (sum, column) in sums.as_chunks_mut::<4>().0.iter_mut().zip(row.as_chunks::<4>().0) {
                     let mut total = i32::from_le_bytes(*sum);
                     for (x, w) in four.iter().zip(column) {

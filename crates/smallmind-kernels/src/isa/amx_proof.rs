@@ -5,10 +5,9 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::sync::OnceLock;
 
-use super::amx::{BfTiles, Hardware, LINE, PartTiles, ROWS, Registers, Sums, TileBytes, Tiles};
+use super::amx::{BfTiles, Hardware, LINE, ROWS, Sums, TileBytes, Tiles};
 use super::amx_emulated::Emulated;
 use super::avx512::Avx512;
-use crate::matmul::acts::ActQuants;
 
 /// Proof of AMX-TILE, AMX-INT8 and AMX-BF16, of the system's permission to use them, and of AVX-512 with VNNI for the rest.
 #[derive(Clone, Copy)]
@@ -108,7 +107,7 @@ unsafe fn proves_itself<T: BfTiles>() -> bool {
         tile
     };
     // SAFETY: the caller's promise.
-    let (mut tiles, mut plain) = unsafe { (T::configure(), <Emulated>::configure()) };
+    let (mut tiles, mut plain) = unsafe { (T::configure(), Emulated::configure()) };
     // Loops, no closures: those would be compiled without the caller's instructions.
     let mut same = true;
     for round in 0..ROUNDS {
@@ -118,34 +117,7 @@ unsafe fn proves_itself<T: BfTiles>() -> bool {
         same &= two_products(&mut tiles, &a, &b, signed) == two_products(&mut plain, &a, &b, signed)
             && floats_product(&mut tiles, &x, &y) == floats_product(&mut plain, &x, &y);
     }
-    // One shape after the other: a thread has one set of registers.
-    drop(tiles);
-    // SAFETY: the caller's promise.
-    let (mut tiles, mut plain) = unsafe { (T::Parts::configure(), Emulated::<true>::configure()) };
-    for _ in 0..ROUNDS / 2 {
-        let (a, b) = (bytes(), bytes());
-        same &= part_products(&mut tiles, &a, &b) == part_products(&mut plain, &a, &b);
-    }
     same
-}
-
-/// A product of each part of the activations.
-fn part_products<T: PartTiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes) -> [Sums; 2] {
-    let mut out = [Sums([[-1; 16]; ROWS]); 2];
-    let quants = a.0.map(ActQuants::of_bytes);
-    let [first, last] = [&b.0[..ROWS / 2], &b.0[ROWS / 2..]].map(|half| std::array::from_fn(|j| half[j]));
-    tiles.zero::<0>();
-    tiles.zero::<3>();
-    tiles.load_part::<4>(&quants, 0);
-    tiles.load_part::<5>(&quants, 1);
-    tiles.load_weights::<6>(&first);
-    tiles.load_weights::<7>(&last);
-    tiles.dot::<0, 4, 6>(true);
-    tiles.dot::<3, 5, 7>(true);
-    tiles.dot::<3, 4, 6>(true);
-    tiles.store::<0>(&mut out[0]);
-    tiles.store::<3>(&mut out[1]);
-    out
 }
 
 /// Two products in registers of their own, one of them of two steps.
@@ -202,7 +174,7 @@ mod tests {
     #[test]
     fn the_emulation_gives_the_sums_of_the_definition() {
         // SAFETY: plain Rust.
-        let mut tiles = unsafe { <Emulated>::configure() };
+        let mut tiles = unsafe { Emulated::configure() };
         let bytes = |factor: usize| {
             let mut tile = TileBytes([[0; LINE]; ROWS]);
             for (i, b) in tile.0.as_flattened_mut().iter_mut().enumerate() {
@@ -231,10 +203,13 @@ mod tests {
     #[test]
     fn tiles_that_give_other_sums_are_not_offered() {
         struct Wrong(Emulated);
-        impl Registers for Wrong {
+        impl Tiles for Wrong {
             unsafe fn configure() -> Self {
                 // SAFETY: plain Rust.
-                Wrong(unsafe { <Emulated>::configure() })
+                Wrong(unsafe { Emulated::configure() })
+            }
+            fn load<const R: usize>(&mut self, from: TileRef<'_>) {
+                self.0.load::<R>(from);
             }
             fn zero<const C: usize>(&mut self) {
                 self.0.zero::<C>();
@@ -245,12 +220,6 @@ mod tests {
             }
             fn store<const C: usize>(&self, out: &mut Sums) {
                 self.0.store::<C>(out);
-            }
-        }
-        impl Tiles for Wrong {
-            type Parts = Emulated<true>;
-            fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-                self.0.load::<R>(from);
             }
         }
         impl BfTiles for Wrong {

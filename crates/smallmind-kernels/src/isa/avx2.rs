@@ -14,6 +14,8 @@ pub(crate) trait Dot: Copy + 'static {
     const NAME: &'static str;
     /// [`Isa::BIAS`].
     const BIAS: i32;
+    /// [`Isa::NARROW_FROM`].
+    const NARROW_FROM: usize;
     /// Whether the CPU has what the dot needs beyond AVX2.
     fn detected() -> bool;
     /// [`Isa::dot_u7`] of one register.
@@ -35,6 +37,7 @@ pub(crate) struct Pairs;
 impl Dot for Pairs {
     const NAME: &'static str = "avx2";
     const BIAS: i32 = 0;
+    const NARROW_FROM: usize = 1;
 
     fn detected() -> bool {
         true
@@ -62,6 +65,7 @@ macro_rules! vnni {
         impl Dot for $name {
             const NAME: &'static str = $isa;
             const BIAS: i32 = 128;
+            const NARROW_FROM: usize = 2;
 
             fn detected() -> bool {
                 $(is_x86_feature_detected!($feature))&&+
@@ -128,10 +132,16 @@ impl<D: Dot> Isa for Two256<D> {
     type F = F;
     type I = I;
     type B = I;
+    /// Even and odd lanes of either register.
+    type W = [[__m256i; 2]; 2];
+    /// Of either, each number twice in its lane.
+    type P = [I; 2];
 
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = D::BIAS;
     const TOKENS: usize = 4;
+    const WIDE_TOKENS: usize = 4;
+    const NARROW_FROM: usize = D::NARROW_FROM;
     const QUERIES: usize = 2;
 
     #[inline(always)]
@@ -268,6 +278,14 @@ impl<D: Dot> Isa for Two256<D> {
         }
     }
     #[inline(always)]
+    fn itimes(self, a: I, x: i32) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let x = _mm256_set1_epi32(x);
+            [_mm256_mullo_epi32(a[0], x), _mm256_mullo_epi32(a[1], x)]
+        }
+    }
+    #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> I {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe {
@@ -333,6 +351,92 @@ impl<D: Dot> Isa for Two256<D> {
         unsafe {
             let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
             [D::dot_i8(acc[0], w[0], x), D::dot_i8(acc[1], w[1], x)]
+        }
+    }
+    #[inline(always)]
+    fn pair(self, first: I, last: I) -> [I; 2] {
+        let mut pairs = [first, last];
+        for half in pairs.as_flattened_mut() {
+            // SAFETY: `self` proves the CPU has the instructions.
+            *half = unsafe { _mm256_blend_epi16::<0xaa>(*half, _mm256_slli_epi32::<16>(*half)) };
+        }
+        pairs
+    }
+    #[inline(always)]
+    fn narrow(self, acc: I, w: &[I; 8], x: &[[i8; 4]; 8], by: [I; 2]) -> I {
+        let mut acc = acc;
+        for half in 0..2 {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                // Two sums a lane, in 16 bits: 4 · 2 · 15 · 127 at most.
+                let mut sums = [_mm256_setzero_si256(); 2];
+                for (j, x) in x.iter().enumerate() {
+                    let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
+                    sums[j / 4] = _mm256_add_epi16(sums[j / 4], _mm256_maddubs_epi16(w[j][half], x));
+                }
+                let first = _mm256_madd_epi16(sums[0], by[0][half]);
+                let last = _mm256_madd_epi16(sums[1], by[1][half]);
+                acc[half] = _mm256_add_epi32(acc[half], _mm256_add_epi32(first, last));
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn pair_mac(self, acc: I, by: [I; 2], x: [i16; 2]) -> I {
+        let mut acc = acc;
+        for (by, x) in by.iter().zip(x) {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                let x = _mm256_set1_epi32(i32::from(x.cast_unsigned()));
+                acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(by[0], x));
+                acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(by[1], x));
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wzero(self) -> Self::W {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [[_mm256_setzero_si256(); 2]; 2] }
+    }
+    #[inline(always)]
+    fn wmac(self, acc: Self::W, a: I, b: I) -> Self::W {
+        let mut acc = acc;
+        for ((acc, a), b) in acc.iter_mut().zip(a).zip(b) {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                let (a_odd, b_odd) = (_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
+                acc[0] = _mm256_add_epi64(acc[0], _mm256_mul_epi32(a, b));
+                acc[1] = _mm256_add_epi64(acc[1], _mm256_mul_epi32(a_odd, b_odd));
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wmac_all(self, acc: Self::W, a: I, x: i32) -> Self::W {
+        let mut acc = acc;
+        for (acc, a) in acc.iter_mut().zip(a) {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                let x = _mm256_set1_epi32(x);
+                acc[0] = _mm256_add_epi64(acc[0], _mm256_mul_epi32(a, x));
+                acc[1] = _mm256_add_epi64(acc[1], _mm256_mul_epi32(_mm256_srli_epi64::<32>(a), x));
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wstore(self, a: Self::W, out: &mut [i64; 16]) {
+        for (to, [even, odd]) in out.as_chunks_mut::<8>().0.iter_mut().zip(a) {
+            let mut lanes = [[0_i64; 4]; 2];
+            // SAFETY: `self` proves the CPU has the instructions; the arrays have the size of a register.
+            unsafe {
+                _mm256_storeu_si256(lanes[0].as_mut_ptr().cast(), even);
+                _mm256_storeu_si256(lanes[1].as_mut_ptr().cast(), odd);
+            }
+            for (i, to) in to.iter_mut().enumerate() {
+                *to = lanes[i % 2][i / 2];
+            }
         }
     }
     #[inline(always)]

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "intrinsics; every block names its proof")]
 #![allow(clippy::wildcard_imports, reason = "dozens of intrinsics whose names say where they come from")]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
@@ -27,6 +28,11 @@ pub(crate) trait Dot: Copy + 'static {
     /// # Safety
     /// As for [`Dot::dot_u7`].
     unsafe fn dot_i8(acc: __m512i, w: __m512i, x: __m512i) -> __m512i;
+    /// `acc + a₀ · b₀ + a₁ · b₁` of the words of each lane, wrapping.
+    ///
+    /// # Safety
+    /// As for [`Dot::dot_u7`].
+    unsafe fn pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i;
 }
 
 /// VNNI, which multiplies unsigned by signed bytes.
@@ -49,6 +55,11 @@ impl Dot for Vnni {
     unsafe fn dot_i8(acc: __m512i, w: __m512i, x: __m512i) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { _mm512_dpbusd_epi32(acc, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x) }
+    }
+    #[inline(always)]
+    unsafe fn pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
     }
 }
 
@@ -77,6 +88,28 @@ impl Dot for Pairs {
             Self::dot_u7(acc, _mm512_abs_epi8(w), signed)
         }
     }
+    #[inline(always)]
+    unsafe fn pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)) }
+    }
+}
+
+/// From memory: the intrinsic takes a register, whose halves must be brought apart first.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn f16_to_f32(x: &[u16; 16]) -> __m512 {
+    let out;
+    // SAFETY: reads the 32 bytes of the reference; the function's feature is the instruction's.
+    unsafe {
+        asm!(
+            "vcvtph2ps {out}, ymmword ptr [{x}]",
+            out = lateout(zmm_reg) out,
+            x = in(reg) x,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    out
 }
 
 /// Proof of AVX-512 F, BW, VL, DQ and what the dot `D` needs.
@@ -113,10 +146,15 @@ impl<D: Dot> Isa for One512<D> {
     type F = __m512;
     type I = __m512i;
     type B = __m512i;
+    /// Even and odd lanes.
+    type W = [__m512i; 2];
+    type P = __m512i;
 
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = D::BIAS;
     const TOKENS: usize = 8;
+    const WIDE_TOKENS: usize = 4;
+    const NARROW_FROM: usize = 2;
     const QUERIES: usize = 6;
 
     #[inline(always)]
@@ -171,8 +209,8 @@ impl<D: Dot> Isa for One512<D> {
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16; 16]) -> __m512 {
-        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { f16_to_f32(x) }
     }
     #[inline(always)]
     fn store_f16(self, a: __m512, out: &mut [u16; 16]) {
@@ -234,6 +272,11 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_slli_epi32::<N>(a) }
     }
     #[inline(always)]
+    fn itimes(self, a: __m512i, x: i32) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_mullo_epi32(a, _mm512_set1_epi32(x)) }
+    }
+    #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())) }
@@ -284,6 +327,81 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { D::dot_i8(acc, w, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))) }
     }
     #[inline(always)]
+    fn pair(self, first: __m512i, last: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last)) }
+    }
+    #[inline(always)]
+    fn narrow(self, acc: __m512i, w: &[__m512i; 8], x: &[[i8; 4]; 8], by: __m512i) -> __m512i {
+        let mut halves = [self.isplat(0); 2];
+        for j in 0..4 {
+            halves[0] = self.dot_u7(halves[0], w[j], &x[j]);
+            halves[1] = self.dot_u7(halves[1], w[4 + j], &x[4 + j]);
+        }
+        // Each fits 16 bits: 16 · 15 · 127 at most.
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { D::pairs(acc, self.pair(halves[0], halves[1]), by) }
+    }
+    #[inline(always)]
+    fn pair_mac(self, acc: __m512i, by: __m512i, x: [i16; 2]) -> __m512i {
+        let [a, b] = x.map(|x| i32::from(x.cast_unsigned()));
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { D::pairs(acc, by, self.isplat(a | b << 16)) }
+    }
+    #[inline(always)]
+    fn wzero(self) -> [__m512i; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [_mm512_setzero_si512(); 2] }
+    }
+    #[inline(always)]
+    fn wmac(self, acc: [__m512i; 2], a: __m512i, b: __m512i) -> [__m512i; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
+            [_mm512_add_epi64(acc[0], _mm512_mul_epi32(a, b)), _mm512_add_epi64(acc[1], odd)]
+        }
+    }
+    #[inline(always)]
+    fn wmac_all(self, acc: [__m512i; 2], a: __m512i, x: i32) -> [__m512i; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let x = _mm512_set1_epi32(x);
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), x);
+            [_mm512_add_epi64(acc[0], _mm512_mul_epi32(a, x)), _mm512_add_epi64(acc[1], odd)]
+        }
+    }
+    #[inline(always)]
+    fn wstore(self, a: [__m512i; 2], out: &mut [i64; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let (first, last) = (_mm512_unpacklo_epi64(a[0], a[1]), _mm512_unpackhi_epi64(a[0], a[1]));
+            // 128-bit parts hold lanes 0 1, 4 5, 8 9, 12 13 and 2 3, 6 7, 10 11, 14 15.
+            let order = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+            let rest = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_permutex2var_epi64(first, order, last));
+            _mm512_storeu_si512(out.as_mut_ptr().add(8).cast(), _mm512_permutex2var_epi64(first, rest, last));
+        }
+    }
+    #[inline(always)]
+    fn wscaled(self, sums: [__m512i; 2], bound: __m512, unit: f64) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            // Even lanes in the lower half, odd ones in the upper.
+            let order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+            let bound = _mm512_permutexvar_ps(order, bound);
+            let unit = _mm512_set1_pd(unit);
+            let bounds = [
+                _mm512_cvtps_pd(_mm512_castps512_ps256(bound)),
+                _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(bound)),
+            ];
+            let even = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(sums[0]), bounds[0]), unit);
+            let odd = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(sums[1]), bounds[1]), unit);
+            let (even, odd) = (_mm512_cvtpd_ps(even), _mm512_cvtpd_ps(odd));
+            let back = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);
+            _mm512_permutexvar_ps(back, _mm512_insertf32x8::<1>(_mm512_castps256_ps512(even), odd))
+        }
+    }
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         // SAFETY: a prefetch is a hint and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
@@ -295,6 +413,89 @@ impl<D: Dot> TileIsa for One512<D> {
     fn iload(self, x: &[i32; 16]) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn doubles(self, x: __m512) -> [__m512d; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(x))]
+        }
+    }
+    #[inline(always)]
+    fn scaled_sums<const N: usize>(
+        self,
+        sums: [&[i32; 16]; N],
+        weights: [f64; N],
+        bounds: [__m512d; 2],
+        unit: f64,
+    ) -> __m512 {
+        // SAFETY: `self` proves the CPU has the instructions; a half of 16 integers is a register of 256 bits.
+        unsafe {
+            let unit = _mm512_set1_pd(unit);
+            let mut scaled = [unit; 2];
+            for half in 0..2 {
+                let mut sum = _mm512_setzero_pd();
+                for i in (0..N).rev() {
+                    let part = _mm512_cvtepi32_pd(_mm256_loadu_si256(sums[i].as_ptr().add(8 * half).cast()));
+                    sum = if i == N - 1 {
+                        part
+                    } else {
+                        _mm512_fmadd_pd(part, _mm512_set1_pd(weights[i]), sum)
+                    };
+                }
+                scaled[half] = _mm512_mul_pd(_mm512_mul_pd(sum, bounds[half]), unit);
+            }
+            _mm512_insertf32x8::<1>(
+                _mm512_castps256_ps512(_mm512_cvtpd_ps(scaled[0])),
+                _mm512_cvtpd_ps(scaled[1]),
+            )
+        }
+    }
+    #[inline(always)]
+    fn bytes_of(self, a: __m512i) -> [__m512i; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let lower = self.pairs_of(_mm512_and_si512(a, _mm512_set1_epi32(0xff)));
+            [self.pairs_of(_mm512_srai_epi32::<8>(a)), lower]
+        }
+    }
+    #[inline(always)]
+    fn pairs_of(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_or_si512(_mm512_and_si512(a, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32::<16>(a)) }
+    }
+    #[inline(always)]
+    fn two_planes(self, q: __m512i, s: __m512i, m: __m512i) -> [__m512i; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let even = _mm512_and_si512(q, _mm512_set1_epi16(0xff));
+            let odd = _mm512_srli_epi16::<8>(q);
+            let even = _mm512_add_epi16(_mm512_mullo_epi16(even, s), m);
+            let odd = _mm512_add_epi16(_mm512_mullo_epi16(odd, s), m);
+            const ODD: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
+            [
+                _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd),
+                _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn three_planes(self, q: __m512i, upper: __m512i, lower: __m512i) -> [__m512i; 3] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            const ODD: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
+            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(q));
+            let odd = _mm512_srai_epi16::<8>(q);
+            // Neither product leaves 16 bits, nor the sum: it is the weight without its lower byte.
+            let low = [_mm512_mullo_epi16(even, lower), _mm512_mullo_epi16(odd, lower)];
+            let even = _mm512_add_epi16(_mm512_mullo_epi16(even, upper), _mm512_srai_epi16::<8>(low[0]));
+            let odd = _mm512_add_epi16(_mm512_mullo_epi16(odd, upper), _mm512_srai_epi16::<8>(low[1]));
+            [
+                _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd),
+                _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd)),
+                _mm512_mask_blend_epi8(ODD, low[0], _mm512_slli_epi16::<8>(low[1])),
+            ]
+        }
     }
     #[inline(always)]
     fn bsub(self, a: __m512i, b: __m512i) -> __m512i {

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::Isa;
 use super::neon::NeonDotprod;
-use crate::matmul::acts::{ActQuants, RADIX};
+use crate::matmul::acts::{ActBlock, RADIX};
 
 type I = <NeonDotprod as Isa>::I;
 type B = <NeonDotprod as Isa>::B;
@@ -38,7 +38,7 @@ impl I8mm {
 
     /// `Σ w · Q` of 16 outputs over some of the eight vectors of a block, two by two: `0..4` is all of it. Signed, exact.
     #[inline(always)]
-    pub(crate) fn joined(self, w: &[B; 8], x: &ActQuants, pairs: Range<usize>) -> I {
+    pub(crate) fn joined(self, w: &[B; 8], x: ActBlock<'_>, pairs: Range<usize>) -> I {
         let sums = self.multiply(w, x, pairs);
         // SAFETY: `self` proves the CPU has the instructions; the array has the 16 bytes that are loaded.
         unsafe {
@@ -48,32 +48,9 @@ impl I8mm {
         }
     }
 
-    /// `Σ w · hi` and `Σ w · lo` of 16 outputs over a block. Signed, exact.
-    #[inline(always)]
-    pub(crate) fn parts(self, w: &[B; 8], x: &ActQuants) -> [I; 2] {
-        let [s0, s1, s2, s3] = self.multiply(w, x, 0..4);
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            [
-                [
-                    vuzp1q_s32(s0[0], s0[1]),
-                    vuzp1q_s32(s1[0], s1[1]),
-                    vuzp1q_s32(s2[0], s2[1]),
-                    vuzp1q_s32(s3[0], s3[1]),
-                ],
-                [
-                    vuzp2q_s32(s0[0], s0[1]),
-                    vuzp2q_s32(s1[0], s1[1]),
-                    vuzp2q_s32(s2[0], s2[1]),
-                    vuzp2q_s32(s3[0], s3[1]),
-                ],
-            ]
-        }
-    }
-
     /// For each four outputs, twice two: `[Σ w₀ · hi, Σ w₀ · lo, Σ w₁ · hi, Σ w₁ · lo]`.
     #[inline(always)]
-    fn multiply(self, w: &[B; 8], x: &ActQuants, pairs: Range<usize>) -> [[int32x4_t; 2]; 4] {
+    fn multiply(self, w: &[B; 8], x: ActBlock<'_>, pairs: Range<usize>) -> [[int32x4_t; 2]; 4] {
         let (hi, lo) = (x.hi.as_flattened().as_chunks::<8>().0, x.lo.as_flattened().as_chunks::<8>().0);
         // SAFETY: `self` proves the CPU has the instructions; the arrays have the 8 bytes that are loaded.
         unsafe {

@@ -37,6 +37,10 @@ pub(crate) trait Isa: Copy + 'static {
     type I: Copy;
     /// 64 bytes.
     type B: Copy;
+    /// 16 × i64, in an order of their own.
+    type W: Copy;
+    /// 16 × two integers of 16 bits.
+    type P: Copy;
 
     /// What `SMALLMIND_ISA` calls it.
     const NAME: &'static str;
@@ -44,6 +48,12 @@ pub(crate) trait Isa: Copy + 'static {
     const BIAS: i32;
     /// Tokens of one matmul tile: as many accumulators as fit the registers beside 8 vectors of weights. A power of two.
     const TOKENS: usize;
+    /// Tokens of a tile whose accumulators are [`Isa::W`].
+    const WIDE_TOKENS: usize;
+    /// From how many tokens of a tile on quants of 4 bits are multiplied by [`Isa::narrow`], where that is faster.
+    const NARROW_FROM: usize = usize::MAX;
+    /// Whether [`Isa::dot_u7`] is exact for all unsigned bytes.
+    const UNSIGNED: bool = Self::BIAS == 128;
     /// Query vectors that share each load of K and V, for the same reason; 2, 4 or 6.
     const QUERIES: usize;
 
@@ -85,6 +95,8 @@ pub(crate) trait Isa: Copy + 'static {
     }
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     fn ishl<const N: u32>(self, a: Self::I) -> Self::I;
+    /// `a · x`, wrapping.
+    fn itimes(self, a: Self::I, x: i32) -> Self::I;
     fn load_i8(self, x: &[i8; 16]) -> Self::I;
     fn load_u8(self, x: &[u8; 16]) -> Self::I;
 
@@ -102,6 +114,39 @@ pub(crate) trait Isa: Copy + 'static {
     fn dot_u7(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
     /// `acc[r] + Σ_{i<4} (w[4r+i] + BIAS) · x[i]`, exact, `w` signed. Contract: every `x` at least -127.
     fn dot_i8(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
+
+    /// The lower 16 bits of either.
+    fn pair(self, first: Self::I, last: Self::I) -> Self::P;
+    /// `acc + first · Σ_{j<4} w_j · x_j + last · Σ_{4≤j<8} w_j · x_j`, wrapping in 32 bits. Contract: every byte of `w` is at
+    /// most 15, every `x` at least -127.
+    fn narrow(self, acc: Self::I, w: &[Self::B; 8], x: &[[i8; 4]; 8], by: Self::P) -> Self::I;
+    /// `acc + first · x₀ + last · x₁`, wrapping in 32 bits.
+    fn pair_mac(self, acc: Self::I, by: Self::P, x: [i16; 2]) -> Self::I;
+
+    fn wzero(self) -> Self::W;
+    /// `acc + a`.
+    #[inline(always)]
+    fn wadd(self, acc: Self::W, a: Self::I) -> Self::W {
+        self.wmac_all(acc, a, 1)
+    }
+    /// `acc + a · b` in 64 bits.
+    fn wmac(self, acc: Self::W, a: Self::I, b: Self::I) -> Self::W;
+    /// `acc + a · x`.
+    fn wmac_all(self, acc: Self::W, a: Self::I, x: i32) -> Self::W;
+    /// In the order of the lanes.
+    fn wstore(self, a: Self::W, out: &mut [i64; 16]);
+    /// `sums · bound · unit`, multiplied in f64 in this order and rounded to f32. Exact but for these roundings where
+    /// |sums| < 2⁵³.
+    #[inline(always)]
+    fn wscaled(self, sums: Self::W, bound: Self::F, unit: f64) -> Self::F {
+        let (mut wide, mut bounds, mut out) = ([0; LANES], [0.0; LANES], [0.0; LANES]);
+        self.wstore(sums, &mut wide);
+        self.store(bound, &mut bounds);
+        for (out, (sum, bound)) in out.iter_mut().zip(wide.iter().zip(bounds)) {
+            *out = (*sum as f64 * f64::from(bound) * unit) as f32;
+        }
+        self.load(&out)
+    }
 
     /// Asks for the cache line at `p`, which may lie anywhere: a hint that never faults.
     fn prefetch(self, p: *const u8);

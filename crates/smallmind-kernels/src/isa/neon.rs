@@ -115,10 +115,13 @@ impl<D: Dot> Isa for NeonWith<D> {
     type F = F;
     type I = I;
     type B = B;
+    type W = [int64x2_t; 8];
+    type P = [I; 2];
 
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = 0;
     const TOKENS: usize = 4;
+    const WIDE_TOKENS: usize = 4;
     const QUERIES: usize = 4;
 
     #[inline(always)]
@@ -312,6 +315,11 @@ impl<D: Dot> Isa for NeonWith<D> {
         }
     }
     #[inline(always)]
+    fn itimes(self, a: I, x: i32) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vmulq_n_s32(a[0], x), vmulq_n_s32(a[1], x), vmulq_n_s32(a[2], x), vmulq_n_s32(a[3], x)] }
+    }
+    #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> I {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe {
@@ -394,6 +402,64 @@ impl<D: Dot> Isa for NeonWith<D> {
         }
     }
     /// Does nothing: whether a hint pays has not been measured on a machine.
+    #[inline(always)]
+    fn pair(self, first: I, last: I) -> [I; 2] {
+        [first, last]
+    }
+    #[inline(always)]
+    fn narrow(self, acc: I, w: &[B; 8], x: &[[i8; 4]; 8], by: [I; 2]) -> I {
+        let mut halves = [self.isplat(0); 2];
+        for (j, (w, x)) in w.iter().zip(x).enumerate() {
+            halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
+        }
+        let mut acc = acc;
+        for (sums, by) in halves.iter().zip(by) {
+            for (acc, (sum, by)) in acc.iter_mut().zip(sums.iter().zip(by)) {
+                // SAFETY: `self` proves the CPU has the instructions.
+                *acc = unsafe { vmlaq_s32(*acc, *sum, by) };
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn pair_mac(self, acc: I, by: [I; 2], x: [i16; 2]) -> I {
+        let mut acc = acc;
+        for (by, x) in by.iter().zip(x) {
+            for (acc, by) in acc.iter_mut().zip(by) {
+                // SAFETY: `self` proves the CPU has the instructions.
+                *acc = unsafe { vmlaq_n_s32(*acc, *by, x.into()) };
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wzero(self) -> [int64x2_t; 8] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [vdupq_n_s64(0); 8] }
+    }
+    #[inline(always)]
+    fn wmac(self, acc: [int64x2_t; 8], a: I, b: I) -> [int64x2_t; 8] {
+        let mut acc = acc;
+        for ((acc, a), b) in acc.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b) {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                acc[0] = vmlal_s32(acc[0], vget_low_s32(a), vget_low_s32(b));
+                acc[1] = vmlal_high_s32(acc[1], a, b);
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wmac_all(self, acc: [int64x2_t; 8], a: I, x: i32) -> [int64x2_t; 8] {
+        self.wmac(acc, a, self.isplat(x))
+    }
+    #[inline(always)]
+    fn wstore(self, a: [int64x2_t; 8], out: &mut [i64; 16]) {
+        for (a, out) in a.into_iter().zip(out.as_chunks_mut::<2>().0) {
+            // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+            unsafe { vst1q_s64(out.as_mut_ptr(), a) }
+        }
+    }
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
 }

@@ -218,10 +218,90 @@ fn products_of_bytes_are_exact_up_to_their_contract_and_see_every_byte() {
     each_isa!(test);
 }
 
+/// Any integers, out of what leaves offer.
+fn integers_of<I: Isa>(isa: I, lanes: &[i32; 16]) -> I::I {
+    let [b0, b1, b2, b3]: [[u8; 16]; 4] =
+        std::array::from_fn(|byte| std::array::from_fn(|i| lanes[i].to_le_bytes()[byte]));
+    let up = isa.iadd(isa.ishl::<8>(isa.load_u8(&b3)), isa.load_u8(&b2));
+    let down = isa.iadd(isa.ishl::<8>(isa.load_u8(&b1)), isa.load_u8(&b0));
+    isa.iadd(isa.ishl::<16>(up), down)
+}
+
+#[test]
+fn nibbles_are_multiplied_by_pairs_of_scales_as_in_plain_rust() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(31);
+        for round in 0..300 {
+            let extreme = round % 2 == 0;
+            let mut next = |ends: [i32; 2], any: i32| match bits.next() {
+                b if extreme => ends[b as usize & 1],
+                b => (b % (2 * any.cast_unsigned())) as i32 - any,
+            };
+            let w: [[u8; 64]; 8] =
+                std::array::from_fn(|_| std::array::from_fn(|_| next([0, 15], 8).rem_euclid(16) as u8));
+            let x: [[i8; 4]; 8] =
+                std::array::from_fn(|_| std::array::from_fn(|_| next([-127, 127], 127) as i8));
+            // Scales of 16 bits that a bound allows, and minima.
+            let [first, last]: [[i32; 16]; 2] =
+                std::array::from_fn(|_| std::array::from_fn(|_| next([-21_760, 21_760], 21_760)));
+            let parts = [next([-2_032, 2_032], 2_032) as i16, next([-2_032, 2_032], 2_032) as i16];
+            let acc: [i32; 16] = std::array::from_fn(|_| next([i32::MIN, i32::MAX], 1 << 30));
+
+            let by = isa.pair(integers_of(isa, &first), integers_of(isa, &last));
+            let found = isa.narrow(integers_of(isa, &acc), &w.map(|w| isa.bload(&w)), &x, by);
+            let found = integers(isa, isa.pair_mac(found, by, parts));
+            let by = s.pair(first, last);
+            assert_eq!(found, s.pair_mac(s.narrow(acc, &w, &x, by), by, parts), "on {}", I::NAME);
+            let times = first[3];
+            let found = integers(isa, isa.itimes(integers_of(isa, &acc), times));
+            assert_eq!(found, s.itimes(acc, times), "itimes on {}", I::NAME);
+        }
+    }
+    each_isa!(test);
+}
+
+#[test]
+fn products_of_integers_are_added_in_64_bits_and_scaled_once_in_f64() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(23);
+        for round in 0..300 {
+            let mut word = || match bits.next() {
+                b if round % 3 == 0 => [i32::MIN, -1, 1, i32::MAX][b as usize & 3],
+                b => b as i32 >> (b as usize >> 60),
+            };
+            let [a, b, c]: [[i32; 16]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| word()));
+            let x = word();
+            let of = |lanes: &[i32; 16]| integers_of(isa, lanes);
+            let sums =
+                isa.wmac_all(isa.wmac(isa.wmac(isa.wzero(), of(&a), of(&b)), of(&b), of(&c)), of(&a), x);
+            let expected = s.wmac_all(s.wmac(s.wmac(s.wzero(), a, b), b, c), a, x);
+            let mut found = [0; 16];
+            isa.wstore(sums, &mut found);
+            assert_eq!(found, expected, "{a:?}, {b:?}, {c:?}, {x} on {}", I::NAME);
+
+            // As large as sums become.
+            let small = |x: [i32; 16]| x.map(|x| x >> 8);
+            let (sums, expected) =
+                (isa.wmac(isa.wzero(), of(&small(a)), of(&small(b))), s.wmac([0; 16], small(a), small(b)));
+            let bound: [f32; 16] = std::array::from_fn(|i| (i as f32 + 0.3) * 1.7e-3);
+            let unit = 1.0 / f64::from(3 + round);
+            let mut scaled = [0.0; 16];
+            isa.store(isa.wscaled(sums, isa.load(&bound), unit), &mut scaled);
+            let by_hand = std::array::from_fn::<f32, 16, _>(|i| {
+                (expected[i] as f64 * f64::from(bound[i]) * unit) as f32
+            });
+            assert_eq!(scaled.map(f32::to_bits), by_hand.map(f32::to_bits), "scaled on {}", I::NAME);
+        }
+    }
+    each_isa!(test);
+}
+
 #[cfg(target_arch = "aarch64")]
 #[test]
 fn the_matrix_instruction_sums_each_row_with_each_part_of_the_activations() {
-    use crate::matmul::acts::ActQuants;
+    use crate::matmul::acts::{ActBlock, ActQuants};
 
     let (Some(by), Some(isa)) = (i8mm::I8mm::detect(), neon::NeonDotprod::detect()) else {
         return println!("skipped: this CPU has no matrix multiplication of bytes");
@@ -234,23 +314,25 @@ fn the_matrix_instruction_sums_each_row_with_each_part_of_the_activations() {
             b => b as u8,
         };
         let w: [[u8; 64]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| extreme([0x80, 0x7f])));
-        let mut x: [u8; 64] =
-            std::array::from_fn(|_| extreme([0x81, 0x7f]).cast_signed().max(-127).cast_unsigned());
-        if round % 3 == 0 {
-            x = [0; 64];
-            x[round % 64] = 1;
-        }
-        let x = ActQuants::of_bytes(x);
+        let mut part = || {
+            let mut x: [u8; 64] =
+                std::array::from_fn(|_| extreme([0x81, 0x7f]).cast_signed().max(-127).cast_unsigned());
+            if round % 3 == 0 {
+                x = [0; 64];
+                x[round % 64] = 1;
+            }
+            ActQuants::of_bytes(x)
+        };
+        let (hi, lo) = (part(), part());
+        let x = ActBlock::of(&hi, &lo, round);
         let sum = |part: &[[i8; 4]; 8], of: std::ops::Range<usize>| {
             of.fold([0; 16], |sum, j| s.dot_i8(sum, w[j], &part[j]))
         };
         let vectors = w.map(|w| isa.bload(&w));
-        let parts = by.parts(&vectors, &x).map(|sums| integers(isa, sums));
-        assert_eq!(parts, [sum(&x.hi, 0..8), sum(&x.lo, 0..8)], "the parts of {x:?} with {w:?}");
         for pairs in [0..4, 0..2, 2..4] {
             let vectors_of = 2 * pairs.start..2 * pairs.end;
-            let joined = s.iadd(s.ishl::<3>(sum(&x.hi, vectors_of.clone())), sum(&x.lo, vectors_of));
-            let found = integers(isa, by.joined(&vectors, &x, pairs.clone()));
+            let joined = s.iadd(s.ishl::<7>(sum(x.hi, vectors_of.clone())), sum(x.lo, vectors_of));
+            let found = integers(isa, by.joined(&vectors, x, pairs.clone()));
             assert_eq!(found, joined, "pairs {pairs:?} of {x:?} with {w:?}");
         }
     }

@@ -46,10 +46,13 @@ impl Isa for Simd128 {
     type F = V;
     type I = V;
     type B = V;
+    type W = [v128; 8];
+    type P = [V; 2];
 
     const NAME: &'static str = "simd128";
     const BIAS: i32 = 0;
     const TOKENS: usize = 4;
+    const WIDE_TOKENS: usize = 2;
     const QUERIES: usize = 2;
 
     #[inline(always)]
@@ -153,6 +156,10 @@ impl Isa for Simd128 {
         four!(|q| i32x4_shl(a[q], N))
     }
     #[inline(always)]
+    fn itimes(self, a: V, x: i32) -> V {
+        four!(|q| i32x4_mul(a[q], i32x4_splat(x)))
+    }
+    #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> V {
         let x = load(x, 0);
         let (lo, hi) = (i16x8_extend_low_i8x16(x), i16x8_extend_high_i8x16(x));
@@ -213,6 +220,53 @@ impl Isa for Simd128 {
         })
     }
     /// Does nothing: WebAssembly has no such hint.
+    #[inline(always)]
+    fn pair(self, first: V, last: V) -> [V; 2] {
+        [first, last]
+    }
+    #[inline(always)]
+    fn narrow(self, acc: V, w: &[V; 8], x: &[[i8; 4]; 8], by: [V; 2]) -> V {
+        let mut halves = [self.isplat(0); 2];
+        for (j, (w, x)) in w.iter().zip(x).enumerate() {
+            halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
+        }
+        let mut acc = acc;
+        for (sums, by) in halves.iter().zip(by) {
+            acc = four!(|q| i32x4_add(acc[q], i32x4_mul(sums[q], by[q])));
+        }
+        acc
+    }
+    #[inline(always)]
+    fn pair_mac(self, acc: V, by: [V; 2], x: [i16; 2]) -> V {
+        let mut acc = acc;
+        for (by, x) in by.iter().zip(x) {
+            acc = four!(|q| i32x4_add(acc[q], i32x4_mul(by[q], i32x4_splat(x.into()))));
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wzero(self) -> [v128; 8] {
+        [i64x2_splat(0); 8]
+    }
+    #[inline(always)]
+    fn wmac(self, acc: [v128; 8], a: V, b: V) -> [v128; 8] {
+        let mut acc = acc;
+        for ((acc, a), b) in acc.as_chunks_mut::<2>().0.iter_mut().zip(a).zip(b) {
+            acc[0] = i64x2_add(acc[0], i64x2_extmul_low_i32x4(a, b));
+            acc[1] = i64x2_add(acc[1], i64x2_extmul_high_i32x4(a, b));
+        }
+        acc
+    }
+    #[inline(always)]
+    fn wmac_all(self, acc: [v128; 8], a: V, x: i32) -> [v128; 8] {
+        self.wmac(acc, a, self.isplat(x))
+    }
+    #[inline(always)]
+    fn wstore(self, a: [v128; 8], out: &mut [i64; 16]) {
+        for (a, out) in a.into_iter().zip(out.as_chunks_mut::<2>().0) {
+            store(out, a);
+        }
+    }
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
 }

@@ -1,10 +1,10 @@
-//! Quantized activations, as every product with quantized weights takes them: integers of 11 bits, cut into two bytes, in
+//! Quantized activations, as every product with quantized weights takes them: integers of 15 bits, cut into two bytes, in
 //! tiles of up to 16 tokens.
 //!
-//! 128 values of a token share a scale, `d = max|x| / 1,016`; a value is `d · Q`, `Q = 8 · hi + lo`. The radix of 8 lets
-//! 8-bit matrix units multiply both parts by weights of up to 5 bits at once: `Σ hi · 8w + lo · w`. (docs/determinism.md)
+//! A token's values share a scale, `d = max|x| / 16,256`; a value is `d · Q`, `Q = 128 · hi + lo`. No scale stands within
+//! `k`, so the products of a whole row are one sum of integers. (docs/determinism.md)
 //!
-//! `[tile][block][token of the tile]`: what a matrix unit loads lies side by side.
+//! `[tile][span][part][token of the tile]`: what a matrix unit loads lies side by side.
 
 use super::Class;
 
@@ -12,40 +12,56 @@ use super::Class;
 pub const TILE: usize = 16;
 /// Values of one block.
 pub const BLOCK: usize = 32;
-/// Blocks that share a scale.
-pub const SCALED: usize = 4;
+/// Values of one token that lie side by side.
+pub const SPAN: usize = 2 * BLOCK;
+/// The parts of an integer: the upper and the lower.
+pub(crate) const PARTS: usize = 2;
 /// The upper part counts this many of the lower.
-pub(crate) const RADIX: i32 = 8;
+pub(crate) const RADIX: i32 = 128;
 /// The largest `Q`: the upper part is a signed byte, and -128 is no multiple that all instruction sets can multiply.
 pub(crate) const LARGEST: f32 = (127 * RADIX) as f32;
 /// Fewer tokens than these make one tile of their own height, in the exact class; from here on tiles have 16, the last
 /// ones of them unused.
 const LEAST_OF_A_TILE: usize = 7;
 
-/// The two parts of 32 activations of one token, each within ±127.
+/// One part of 64 activations of one token, each within ±127; of the fast class 32 activations in bfloat16.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct ActQuants {
-    pub(crate) hi: [[i8; 4]; 8],
-    pub(crate) lo: [[i8; 4]; 8],
+    pub(crate) q: [[i8; 4]; SPAN / 4],
 }
 
 impl ActQuants {
     /// Zeros.
-    pub const ZERO: ActQuants = ActQuants { hi: [[0; 4]; 8], lo: [[0; 4]; 8] };
+    pub const ZERO: ActQuants = ActQuants { q: [[0; 4]; SPAN / 4] };
 
     /// 64 bytes of activations in another form.
     #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", test)))]
     #[inline(always)]
-    pub(crate) fn of_bytes(bytes: [u8; 2 * BLOCK]) -> ActQuants {
+    pub(crate) fn of_bytes(bytes: [u8; SPAN]) -> ActQuants {
         let (fours, _) = bytes.as_chunks::<4>();
-        let part = |from: usize| std::array::from_fn(|i| fours[from + i].map(u8::cast_signed));
-        ActQuants { hi: part(0), lo: part(8) }
+        ActQuants { q: std::array::from_fn(|i| fours[i].map(u8::cast_signed)) }
+    }
+}
+
+/// The two parts of the 32 activations of one token that meet a block of weights.
+#[derive(Clone, Copy, Debug)]
+pub struct ActBlock<'a> {
+    pub(crate) hi: &'a [[i8; 4]; 8],
+    pub(crate) lo: &'a [[i8; 4]; 8],
+}
+
+impl<'a> ActBlock<'a> {
+    /// The first or second half of a span.
+    #[inline(always)]
+    pub(crate) fn of(hi: &'a ActQuants, lo: &'a ActQuants, second: usize) -> Self {
+        let half = |x: &'a ActQuants| &x.q.as_chunks::<8>().0[second % 2];
+        ActBlock { hi: half(hi), lo: half(lo) }
     }
 
     /// The upper and the lower parts.
-    pub fn parts(&self) -> impl Iterator<Item = i8> {
-        [self.hi, self.lo].into_iter().flatten().flatten()
+    pub fn parts(self) -> impl Iterator<Item = i8> + use<'a> {
+        [*self.hi, *self.lo].into_iter().flatten().flatten()
     }
 
     /// The 32 integers `Q`.
@@ -57,24 +73,24 @@ impl ActQuants {
 
 /// What belongs to 32 activations of one token besides.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
 pub struct ActMeta {
     pub(crate) d: f32,
-    pub(crate) sum: f32,
     pub(crate) halves: [i32; 2],
+    /// Sums of the upper and of the lower parts, of the first and last 16 each: at most 16 · 127.
+    pub(crate) parts: [[i16; 2]; PARTS],
 }
 
 impl ActMeta {
     /// Of zeros.
-    pub const ZERO: ActMeta = ActMeta { d: 0.0, sum: 0.0, halves: [0; 2] };
+    pub const ZERO: ActMeta = ActMeta { d: 0.0, halves: [0; 2], parts: [[0; 2]; PARTS] };
 
-    /// What a `Q` of 1 is worth: the same for all blocks of a group of 128 values.
+    /// What a `Q` of 1 is worth: the same for all blocks of a token.
     pub fn scale(&self) -> f32 {
         self.d
     }
-    /// `ΣQ`, and that of the first and last 16.
-    pub fn sums(&self) -> (f32, [i32; 2]) {
-        (self.sum, self.halves)
+    /// `ΣQ` of the first and last 16.
+    pub fn sums(&self) -> [i32; 2] {
+        self.halves
     }
     #[inline(always)]
     pub(crate) fn total(&self) -> i32 {
@@ -82,10 +98,9 @@ impl ActMeta {
     }
 }
 
-/// Blocks that one token of `k` values takes: whole groups, so that every tile begins where a page of 4 KB may
-/// (`amx` says why).
+/// Blocks that one token of `k` values takes: whole spans, whose parts are as many.
 pub fn act_blocks(k: usize) -> usize {
-    k.div_ceil(BLOCK).next_multiple_of(SCALED)
+    k.div_ceil(SPAN) * PARTS
 }
 
 /// Rows that `tokens` tokens take, unused ones of the last tile included.
@@ -104,6 +119,16 @@ pub(crate) struct Tile<'a> {
     pub(crate) height: usize,
     pub(crate) quants: &'a [ActQuants],
     pub(crate) metas: &'a [ActMeta],
+}
+
+impl<'a> Tile<'a> {
+    /// Block `b` of token `t` of the tile.
+    #[inline(always)]
+    pub(crate) fn block(&self, t: usize, b: usize) -> (ActBlock<'a>, &'a ActMeta) {
+        let span = b / 2 * PARTS * self.height + t;
+        let (hi, lo) = (&self.quants[span], &self.quants[span + self.height]);
+        (ActBlock::of(hi, lo, b), &self.metas[b * self.height + t])
+    }
 }
 
 /// Quantized activations of one or more tokens of `k` values.
@@ -129,10 +154,9 @@ impl<'a> QuantizedActs<'a> {
     }
 
     /// Block `b` of a token.
-    pub fn block(&self, token: usize, b: usize) -> (&'a ActQuants, &'a ActMeta) {
+    pub fn block(&self, token: usize, b: usize) -> (ActBlock<'a>, &'a ActMeta) {
         let tile = self.tile(token / TILE);
-        let at = b * tile.height + token % TILE;
-        (&tile.quants[at], &tile.metas[at])
+        tile.block(token % TILE, b)
     }
 
     /// Tile `i`.

@@ -3,11 +3,12 @@
 //! class; which class a token is computed in follows from its role. (docs/determinism.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::acts::{ActMeta, ActQuants, BLOCK, TILE};
+use super::acts::{ActQuants, BLOCK, TILE};
 use super::float::{FloatFormat, FloatUnit, UNIT_K};
-use super::format::{Format, Tiling};
+use super::format::{Format, RowGroup, group_len, units};
 use super::tile::Piece;
 use crate::aligned::cast;
 use crate::isa::amx::{BfTiles, ROWS, Sums, TileBytes, TileIsa};
@@ -54,9 +55,9 @@ pub(crate) unsafe fn piece<T: BfTiles>(isa: Avx512, p: &Piece<'_>) {
     let mut tiles = unsafe { T::configure() };
     by_format!(p.w.dtype(),
     F => {
-        let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
-        let Some(units) = cast(p.w.bytes()) else { return };
-        rows(isa, &mut tiles, p, &Quantized::<F> { units, per_group });
+        let per_group = units::<F>(p.w.k());
+        let len = group_len::<F>(per_group);
+        rows(isa, &mut tiles, p, &Quantized::<F> { bytes: p.w.bytes(), len, per_group, format: PhantomData });
     },
     G => {
         let Some(units) = cast(p.w.bytes()) else { return };
@@ -214,15 +215,13 @@ impl Quad<'_, '_> {
     }
 }
 
-/// What stands for a block whose only value is 1 in its first or in its last half.
-const ONES: [ActMeta; 2] =
-    [ActMeta { d: 1.0, sum: 1.0, halves: [1, 0] }, ActMeta { d: 1.0, sum: 1.0, halves: [0, 1] }];
-
 /// Weights of a quantized type.
-struct Quantized<'a, F: Format> {
-    units: &'a [F::Unit],
-    /// Units of a row group.
+struct Quantized<'a, F> {
+    bytes: &'a [u8],
+    /// Bytes and units of a row group.
+    len: usize,
     per_group: usize,
+    format: PhantomData<F>,
 }
 
 impl<F: Format> Source for Quantized<'_, F> {
@@ -233,28 +232,18 @@ impl<F: Format> Source for Quantized<'_, F> {
 
     #[inline(always)]
     fn fill<T: BfTiles>(&self, isa: Avx512, group: usize, block: usize, out: &mut TileBytes) {
-        let (unit, b) = (&self.units[group * self.per_group + block / F::BLOCKS], block % F::BLOCKS);
-        let s = F::scales(isa, unit, b);
+        let units = RowGroup::<F::Unit>::of(self.bytes, self.len, group).units;
+        let (unit, b) = (&units[block / F::BLOCKS], block % F::BLOCKS);
+        let scales = F::scales(isa, unit, b);
         let bytes = F::unpack(isa, unit, b);
-        let offset = match F::TILING {
-            Tiling::Joined { offset } | Tiling::Halves { offset, .. } => offset,
-            Tiling::Parts => 0,
-        };
         macro_rules! value {
-            ($bytes:expr, $i:literal, $half:expr) => {{
-                let q = isa.byte::<$i>($bytes);
-                let zero = isa.isplat(0);
-                let sums = match F::TILING {
-                    Tiling::Parts => [zero, q],
-                    Tiling::Halves { .. } if $half == 1 => [zero, q],
-                    _ => [q, zero],
-                };
-                F::join(isa, F::dot_of_sums(isa, sums, s), s, &ONES[$half], isa.splat(0.0))
-            }};
+            ($bytes:expr, $i:literal, $half:expr) => {
+                isa.fma(isa.to_f32(isa.byte::<$i>($bytes)), scales.s[$half], scales.m[$half])
+            };
         }
-        for j in 0..8 {
+        for (j, bytes) in bytes.into_iter().enumerate() {
             let half = j / 4;
-            let v = isa.bsub(bytes[j], isa.bsplat(offset));
+            let v = isa.bsub(bytes, isa.bsplat(F::QUANTS.offset));
             isa.bstore(T::pairs(value!(v, 0, half), value!(v, 1, half)), &mut out.0[2 * j]);
             isa.bstore(T::pairs(value!(v, 2, half), value!(v, 3, half)), &mut out.0[2 * j + 1]);
         }

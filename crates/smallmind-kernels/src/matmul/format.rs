@@ -6,12 +6,15 @@
 //! of `vpdpbusd` and, in groups of 8 vectors, the B tile of AMX. Nibble planes hold vectors `j` and `j + 4` in the low
 //! and high half of a byte.
 //!
-//! One format is one `Format` impl: how to unpack a block and how to add its dot product to the accumulator. The
-//! contract of the sums (docs/determinism.md): per block an exact integer dot product, then one multiply and one fused
-//! multiply-add into a single chain per output, blocks ascending.
+//! A row group begins with a bound of each row's weights. With it a scale becomes an integer, so that a weight is
+//! `w' · bound / LARGEST` with an integer `w' = s · (q − offset) + m`, and a product is one exact sum of integers over the
+//! whole row: the contract of the sums (docs/determinism.md). One format is one `Format` impl: what its quants and its
+//! scales are.
 
-use super::acts::{ActMeta, ActQuants, RADIX};
-use crate::isa::Isa;
+use super::acts::BLOCK;
+use crate::aligned::{cast, cast_mut};
+use crate::isa::scalar::Scalar;
+use crate::isa::{Isa, LANES};
 
 /// Rows of one group.
 pub const GROUP: usize = 16;
@@ -25,35 +28,55 @@ type Halves = [u16; GROUP];
 #[allow(unsafe_code, reason = "the marker behind the one cast from bytes to units")]
 pub(crate) unsafe trait Pod: Copy {}
 
-/// How a matrix unit computes a block: which tiles of weights it multiplies with the 64 bytes of the activations' two
-/// parts, into one or two integer sums an output.
+/// What the quants of a format are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tiling {
-    /// Weights of up to 5 bits, minus `offset`: one tile holds `8w` and `w`, and one sum is `Σ w · Q`.
-    Joined {
-        /// What a stored quant of zero value is.
-        offset: u8,
-    },
-    /// Signed bytes, multiplied where they lie: a sum a part of the activations.
-    Parts,
-    /// Weights of up to 6 bits, minus `offset`, with scales per 16: a sum a half of the block. Where `8w` fits no byte,
-    /// two tiles of `4w` do.
-    Halves {
-        /// What a stored quant of zero value is.
-        offset: u8,
-        /// Whether `8w` fits a byte.
-        narrow: bool,
-    },
+pub(crate) struct Quants {
+    /// Signed bytes; or else unsigned of at most 7 bits.
+    pub(crate) signed: bool,
+    /// What a stored quant of zero value is.
+    pub(crate) offset: u8,
+    /// The least and the largest value.
+    pub(crate) least: i8,
+    pub(crate) largest: i8,
 }
 
-impl Tiling {
-    /// Sums of a block.
-    pub(crate) const fn sums(self) -> usize {
-        if let Tiling::Joined { .. } = self { 1 } else { 2 }
+impl Quants {
+    /// Unsigned, of so many bits; `offset` stands for zero.
+    pub(super) const fn unsigned(bits: u32, offset: u8) -> Quants {
+        let largest = (1 << bits) - 1 - offset.cast_signed();
+        Quants { signed: false, offset, least: -offset.cast_signed(), largest }
     }
-    /// Tiles of weights that make one sum.
-    pub(crate) const fn tiles_a_sum(self) -> usize {
-        if let Tiling::Halves { narrow: false, .. } = self { 2 } else { 1 }
+}
+
+/// Scales of a block of 16 rows: `w = s · (q − offset) + m`, of the first and of the last 16 values.
+#[derive(Clone, Copy)]
+pub(crate) struct Scales<V> {
+    pub(crate) s: [V; 2],
+    pub(crate) m: [V; 2],
+}
+
+impl<V: Copy> Scales<V> {
+    /// Of a block that has one.
+    #[inline(always)]
+    pub(super) fn one(s: V, m: V) -> Self {
+        Scales { s: [s; 2], m: [m; 2] }
+    }
+}
+
+impl<V: Copy> Scales<V> {
+    /// The minima less what the offset makes of the scales: `w = s · q + less`.
+    #[inline(always)]
+    pub(crate) fn less<I: Isa<I = V>, F: Format>(self, isa: I) -> [V; 2] {
+        match F::QUANTS.offset {
+            0 => self.m,
+            offset => {
+                let less = -i32::from(offset);
+                [
+                    isa.iadd(self.m[0], isa.itimes(self.s[0], less)),
+                    isa.iadd(self.m[1], isa.itimes(self.s[1], less)),
+                ]
+            }
+        }
     }
 }
 
@@ -63,28 +86,125 @@ pub(crate) trait Format {
     type Unit: Pod;
     /// Activation blocks per unit.
     const BLOCKS: usize;
-    /// The scales of one block, ready for [`Format::join`].
-    type Scales<I: Isa>: Copy;
-    /// How a matrix unit computes a block.
-    const TILING: Tiling;
+    /// Its quants.
+    const QUANTS: Quants;
+    /// Whether 16 values have a scale, and not 32.
+    const HALVES: bool = false;
+    /// Whether there are minima: `m` of [`Scales`].
+    const MINIMA: bool = false;
+    /// Whether quants are nibbles: of 4 bits at most.
+    const NARROW: bool =
+        Self::QUANTS.largest.cast_unsigned() + Self::QUANTS.offset <= 15 && !Self::QUANTS.signed;
+    /// Bytes of an integer weight: two, or three where quants of 8 bits leave a scale too few of 16.
+    const PLANES: usize = 2;
 
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
-    /// Those vectors where they lie, of a format that stores them unpacked.
-    fn bytes(_u: &Self::Unit, _b: usize) -> Option<&[Bytes; 8]> {
-        None
+    /// Whether there is a [`Format::unpack_in_place`].
+    const IN_PLACE: bool = false;
+    /// [`Format::unpack`], but the last four vectors times 16, where that is less work.
+    #[inline(always)]
+    fn unpack_in_place<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8] {
+        Self::unpack(isa, u, b)
     }
-    /// The scales of block `b`.
-    fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Self::Scales<I>;
-    /// The dot products of the block's integers with one token's, as f32.
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F;
-    /// [`Format::dot`] from what a matrix unit has summed.
-    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], s: Self::Scales<I>) -> I::F;
-    /// Adds what they stand for to the sums of the block's group: `part + dot · d`, and the minima.
-    fn join<I: Isa>(isa: I, dot: I::F, s: Self::Scales<I>, meta: &ActMeta, part: I::F) -> I::F;
+    /// The scales of block `b`, exact.
+    fn scales<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> Scales<I::F>;
     /// Writes block bytes of one row (GGUF layout, `BLOCKS` · 32 values) into lane `lane` of the unit.
     fn pack(u: &mut Self::Unit, lane: usize, row: &[u8]);
 }
+
+/// The integer that a row's bound stands for: what is left of 16 or 24 bits when the integer scales' rounding, of half a
+/// unit for each step of a quant, is taken off.
+pub(crate) const fn largest_weight(planes: usize) -> f32 {
+    ((1 << (8 * planes - 1)) - 128) as f32
+}
+
+/// Integer scales of a block: its scales times `factor`, [`largest_weight`] over the bound, to nearest even.
+#[inline(always)]
+pub(crate) fn integer_scales<I: Isa, F: Format>(isa: I, u: &F::Unit, b: usize, factor: I::F) -> Scales<I::I> {
+    let f = F::scales(isa, u, b);
+    let integer = |x: I::F| isa.to_i32(isa.mul(x, factor));
+    let s0 = integer(f.s[0]);
+    let m0 = if F::MINIMA { integer(f.m[0]) } else { isa.isplat(0) };
+    if !F::HALVES {
+        return Scales::one(s0, m0);
+    }
+    Scales { s: [s0, integer(f.s[1])], m: [m0, if F::MINIMA { integer(f.m[1]) } else { m0 }] }
+}
+
+/// Bytes before a group's units: the bounds of its rows.
+pub(super) const HEAD: usize = GROUP * size_of::<f32>();
+
+/// Units of one row group of `k` values a row.
+pub(crate) fn units<F: Format>(k: usize) -> usize {
+    k.div_ceil(F::BLOCKS * BLOCK)
+}
+
+/// Bytes of one row group of so many units.
+pub(crate) fn group_len<F: Format>(units: usize) -> usize {
+    HEAD + units * size_of::<F::Unit>()
+}
+
+/// One row group as it lies in memory.
+pub(crate) struct RowGroup<'a, U> {
+    /// Of each row: no weight is larger, and it is not zero. NaN where one is no number.
+    pub(crate) bounds: &'a [f32; GROUP],
+    pub(crate) units: &'a [U],
+}
+
+impl<'a, U: Pod> RowGroup<'a, U> {
+    /// Group `g` of groups of `len` bytes each.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &'a [u8], len: usize, g: usize) -> Self {
+        Self::view(&bytes[g * len..(g + 1) * len])
+    }
+
+    /// The group that these bytes are.
+    #[inline(always)]
+    pub(crate) fn view(bytes: &'a [u8]) -> Self {
+        let (head, units) = bytes.split_at(HEAD);
+        match (cast::<[f32; GROUP]>(head), cast(units)) {
+            (Some([bounds]), Some(units)) => RowGroup { bounds, units },
+            _ => unreachable!("a view of packed bytes is aligned and whole"),
+        }
+    }
+}
+
+/// A group's units, to be written, and its bounds.
+pub(super) fn row_group_mut<U: Pod>(bytes: &mut [u8]) -> (&mut [f32; GROUP], &mut [U]) {
+    let (head, units) = bytes.split_at_mut(HEAD);
+    match (cast_mut::<[f32; GROUP]>(head), cast_mut(units)) {
+        (Some([bounds]), Some(units)) => (bounds, units),
+        _ => unreachable!("the arena is aligned, and groups are whole"),
+    }
+}
+
+/// The bounds of a group's rows, from its scales.
+pub(super) fn bounds<F: Format>(units: &[F::Unit]) -> [f32; GROUP] {
+    let isa = Scalar::assume();
+    let mut bounds = [0.0_f32; GROUP];
+    let mut finite = [true; GROUP];
+    for (u, b) in units.iter().flat_map(|u| (0..F::BLOCKS).map(move |b| (u, b))) {
+        let Scales { s, m } = F::scales(isa, u, b);
+        for (s, m) in s.iter().zip(&m).take(if F::HALVES { 2 } else { 1 }) {
+            for lane in 0..LANES {
+                let at = |q: i8| (s[lane] * f32::from(q) + m[lane]).abs();
+                let size = at(F::QUANTS.least).max(at(F::QUANTS.largest));
+                finite[lane] &= size.is_finite();
+                bounds[lane] = bounds[lane].max(size);
+            }
+        }
+    }
+    std::array::from_fn(|l| match (finite[l], bounds[l] > 0.0) {
+        (true, true) => bounds[l],
+        (true, false) => 1.0,
+        (false, _) => f32::NAN,
+    })
+}
+
+// SAFETY: floats take any bits.
+#[allow(unsafe_code, reason = "floats only")]
+unsafe impl Pod for [f32; GROUP] {}
 
 macro_rules! unit {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? } = $bytes:literal) => {
@@ -165,6 +285,23 @@ pub(super) fn nibbles<I: Isa>(isa: I, q: &[Bytes; 4]) -> [I::B; 8] {
     ]
 }
 
+/// [`nibbles`] where the last four are 16 times as large.
+#[inline(always)]
+pub(super) fn nibbles_in_place<I: Isa>(isa: I, q: &[Bytes; 4]) -> [I::B; 8] {
+    let (low, high) = (isa.bsplat(0x0f), isa.bsplat(0xf0));
+    let v = [isa.bload(&q[0]), isa.bload(&q[1]), isa.bload(&q[2]), isa.bload(&q[3])];
+    [
+        isa.band(v[0], low),
+        isa.band(v[1], low),
+        isa.band(v[2], low),
+        isa.band(v[3], low),
+        isa.band(v[0], high),
+        isa.band(v[1], high),
+        isa.band(v[2], high),
+        isa.band(v[3], high),
+    ]
+}
+
 /// The 8 vectors of a nibble plane with a fifth bit each.
 #[inline(always)]
 pub(super) fn fives<I: Isa>(isa: I, q: &[Bytes; 4], h: &Bytes) -> [I::B; 8] {
@@ -201,78 +338,13 @@ pub(super) fn sixes<I: Isa>(isa: I, q: &[Bytes; 4], h: &[Bytes; 2]) -> [I::B; 8]
     ]
 }
 
-/// `a + b + Σ w · x` of one block and part by a leaf: two chains, so that the additions overlap; integers, so the order
-/// is free.
-macro_rules! chains {
-    ($isa:ident . $dot:ident, $a:expr, $b:expr, $w:ident, $x:expr) => {{
-        let (mut a, mut b) = ($a, $b);
-        a = $isa.$dot(a, $w[0], &$x[0]);
-        b = $isa.$dot(b, $w[1], &$x[1]);
-        a = $isa.$dot(a, $w[2], &$x[2]);
-        b = $isa.$dot(b, $w[3], &$x[3]);
-        a = $isa.$dot(a, $w[4], &$x[4]);
-        b = $isa.$dot(b, $w[5], &$x[5]);
-        a = $isa.$dot(a, $w[6], &$x[6]);
-        b = $isa.$dot(b, $w[7], &$x[7]);
-        $isa.iadd(a, b)
-    }};
-}
-
-/// `Σ (w − offset) · Q` of one block, exact: at most 32 · 255 · 1,020.
-#[inline(always)]
-pub(super) fn dot_u7<I: Isa>(isa: I, offset: i32, w: &[I::B; 8], x: &ActQuants, meta: &ActMeta) -> I::I {
-    let zero = isa.isplat(0);
-    let upper = isa.ishl::<3>(chains!(isa.dot_u7, zero, zero, w, x.hi));
-    chains!(isa.dot_u7, isa.isplat(-offset * meta.total()), upper, w, x.lo)
-}
-const _: () = assert!(RADIX == 1 << 3);
-
-/// [`dot_u7`] for signed weights.
-#[inline(always)]
-fn dot_i8<I: Isa>(isa: I, w: &[I::B; 8], x: &ActQuants, meta: &ActMeta) -> I::I {
-    let zero = isa.isplat(0);
-    let upper = isa.ishl::<3>(chains!(isa.dot_i8, zero, zero, w, x.hi));
-    chains!(isa.dot_i8, isa.isplat(-I::BIAS * meta.total()), upper, w, x.lo)
-}
-
-/// `s₀ · (Σ₀ w·Q − offset·Σ₀ Q) + s₁ · (…)`, for integer scales per 16 values: the integers are exact in f32, the sum is
-/// one fused multiply-add.
-#[inline(always)]
-pub(super) fn dot_halves<I: Isa>(
-    isa: I,
-    offset: i32,
-    s: [I::F; 2],
-    w: &[I::B; 8],
-    x: &ActQuants,
-    meta: &ActMeta,
-) -> I::F {
-    let mut h = [isa.isplat(0); 2];
-    for j in 0..4 {
-        h[0] = isa.dot_u7(h[0], w[j], &x.hi[j]);
-        h[1] = isa.dot_u7(h[1], w[4 + j], &x.hi[4 + j]);
-    }
-    let init = [isa.isplat(-offset * meta.halves[0]), isa.isplat(-offset * meta.halves[1])];
-    h = [isa.iadd(isa.ishl::<3>(h[0]), init[0]), isa.iadd(isa.ishl::<3>(h[1]), init[1])];
-    for j in 0..4 {
-        h[0] = isa.dot_u7(h[0], w[j], &x.lo[j]);
-        h[1] = isa.dot_u7(h[1], w[4 + j], &x.lo[4 + j]);
-    }
-    halves_of_sums(isa, h, s)
-}
-
-/// The two halves' integers, scaled and joined.
-#[inline(always)]
-pub(super) fn halves_of_sums<I: Isa>(isa: I, h: [I::I; 2], s: [I::F; 2]) -> I::F {
-    isa.fma(isa.to_f32(h[0]), s[0], isa.mul(isa.to_f32(h[1]), s[1]))
-}
-
 /// Q8_0.
 pub(crate) struct Q8;
 impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
-    type Scales<I: Isa> = I::F;
-    const TILING: Tiling = Tiling::Parts;
+    const QUANTS: Quants = Quants { signed: true, offset: 0, least: -128, largest: 127 };
+    const PLANES: usize = 3;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
@@ -289,24 +361,8 @@ impl Format for Q8 {
         ]
     }
     #[inline(always)]
-    fn bytes(u: &Q8Unit, b: usize) -> Option<&[Bytes; 8]> {
-        Some(&u.q[b])
-    }
-    #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> I::F {
-        isa.load_f16(&u.d[b])
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _d: I::F, x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_i8(isa, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [hi, lo]: [I::I; 2], _d: I::F) -> I::F {
-        isa.fma(isa.to_f32(hi), isa.splat(RADIX as f32), isa.to_f32(lo))
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, _meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(dot, d, part)
+    fn scales<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> Scales<I::F> {
+        Scales::one(isa.load_f16(&u.d[b]), isa.splat(0.0))
     }
     fn pack(u: &mut Q8Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(34).enumerate() {
@@ -343,28 +399,21 @@ pub(crate) struct Q40;
 impl Format for Q40 {
     type Unit = Q40Unit;
     const BLOCKS: usize = 2;
-    type Scales<I: Isa> = I::F;
-    const TILING: Tiling = Tiling::Joined { offset: 8 };
+    const QUANTS: Quants = Quants::unsigned(4, 8);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> [I::B; 8] {
         nibbles(isa, &u.q[b])
     }
+    const IN_PLACE: bool = true;
+
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> I::F {
-        isa.load_f16(&u.d[b])
+    fn unpack_in_place<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> [I::B; 8] {
+        nibbles_in_place(isa, &u.q[b])
     }
     #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_u7(isa, 8, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
-        isa.to_f32(sum)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, _meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(dot, d, part)
+    fn scales<I: Isa>(isa: I, u: &Q40Unit, b: usize) -> Scales<I::F> {
+        Scales::one(isa.load_f16(&u.d[b]), isa.splat(0.0))
     }
     fn pack(u: &mut Q40Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(18).enumerate() {
@@ -379,28 +428,22 @@ pub(crate) struct Q41;
 impl Format for Q41 {
     type Unit = Q41Unit;
     const BLOCKS: usize = 1;
-    type Scales<I: Isa> = (I::F, I::F);
-    const TILING: Tiling = Tiling::Joined { offset: 0 };
+    const QUANTS: Quants = Quants::unsigned(4, 0);
+    const MINIMA: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> [I::B; 8] {
         nibbles(isa, &u.q)
     }
+    const IN_PLACE: bool = true;
+
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> (I::F, I::F) {
-        (isa.load_f16(&u.d), isa.load_f16(&u.m))
+    fn unpack_in_place<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> [I::B; 8] {
+        nibbles_in_place(isa, &u.q)
     }
     #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_u7(isa, 0, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
-        isa.to_f32(sum)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(m, isa.splat(meta.sum), isa.fma(dot, d, part))
+    fn scales<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> Scales<I::F> {
+        Scales::one(isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     fn pack(u: &mut Q41Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);
@@ -414,28 +457,15 @@ pub(crate) struct Q50;
 impl Format for Q50 {
     type Unit = Q50Unit;
     const BLOCKS: usize = 2;
-    type Scales<I: Isa> = I::F;
-    const TILING: Tiling = Tiling::Joined { offset: 16 };
+    const QUANTS: Quants = Quants::unsigned(5, 16);
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q50Unit, b: usize) -> [I::B; 8] {
         fives(isa, &u.q[b], &u.h[b])
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q50Unit, b: usize) -> I::F {
-        isa.load_f16(&u.d[b])
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_u7(isa, 16, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
-        isa.to_f32(sum)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, d: I::F, _meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(dot, d, part)
+    fn scales<I: Isa>(isa: I, u: &Q50Unit, b: usize) -> Scales<I::F> {
+        Scales::one(isa.load_f16(&u.d[b]), isa.splat(0.0))
     }
     fn pack(u: &mut Q50Unit, lane: usize, row: &[u8]) {
         for (b, block) in row.chunks_exact(22).enumerate() {
@@ -451,28 +481,16 @@ pub(crate) struct Q51;
 impl Format for Q51 {
     type Unit = Q51Unit;
     const BLOCKS: usize = 1;
-    type Scales<I: Isa> = (I::F, I::F);
-    const TILING: Tiling = Tiling::Joined { offset: 0 };
+    const QUANTS: Quants = Quants::unsigned(5, 0);
+    const MINIMA: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q51Unit, _b: usize) -> [I::B; 8] {
         fives(isa, &u.q, &u.h)
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q51Unit, _b: usize) -> (I::F, I::F) {
-        (isa.load_f16(&u.d), isa.load_f16(&u.m))
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_u7(isa, 0, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
-        isa.to_f32(sum)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(m, isa.splat(meta.sum), isa.fma(dot, d, part))
+    fn scales<I: Isa>(isa: I, u: &Q51Unit, _b: usize) -> Scales<I::F> {
+        Scales::one(isa.load_f16(&u.d), isa.load_f16(&u.m))
     }
     fn pack(u: &mut Q51Unit, lane: usize, row: &[u8]) {
         u.d[lane] = u16::from_le_bytes([row[0], row[1]]);

@@ -3,10 +3,9 @@
 //! What a file's block means is known to `quant` alone. The packed forms keep its integers and are
 //! exact: d · s of a 6-bit s needs 17 bits of mantissa, so it is computed when it is used.
 
-use super::acts::{ActMeta, ActQuants};
 use super::format::{
-    Format, GROUP, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, Tiling, dot_halves, dot_u7, fives,
-    halves_of_sums, nibbles, pack_fifth, sixes,
+    Format, GROUP, Q2KUnit, Q3KUnit, Q4KUnit, Q5KUnit, Q6KUnit, Quants, Scales, fives, nibbles,
+    nibbles_in_place, pack_fifth, sixes,
 };
 use crate::isa::Isa;
 use crate::quant::{Block, Unpacked, q2_k, q3_k, q4_k, q5_k, q6_k};
@@ -34,34 +33,19 @@ pub(crate) struct Q2K;
 impl Format for Q2K {
     type Unit = Q2KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = ([I::F; 2], [I::F; 2], I::F, I::F);
-    const TILING: Tiling = Tiling::Halves { offset: 0, narrow: true };
+    const QUANTS: Quants = Quants::unsigned(2, 0);
+    const HALVES: bool = true;
+    const MINIMA: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> [I::B; 8] {
         nibbles(isa, &u.q[b])
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> Self::Scales<I> {
-        (
-            [isa.to_f32(isa.load_u8(&u.s[b][0])), isa.to_f32(isa.load_u8(&u.s[b][1]))],
-            [isa.to_f32(isa.load_u8(&u.m[b][0])), isa.to_f32(isa.load_u8(&u.m[b][1]))],
-            isa.load_f16(&u.d),
-            isa.load_f16(&u.dmin),
-        )
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, ..): Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        dot_halves(isa, 0, s, w, x, meta)
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], (s, ..): Self::Scales<I>) -> I::F {
-        halves_of_sums(isa, sums, s)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (_, m, d, dmin): Self::Scales<I>, meta: &ActMeta, part: I::F) -> I::F {
-        let (h0, h1) = (isa.splat(-meta.halves[0] as f32), isa.splat(-meta.halves[1] as f32));
-        isa.fma(isa.fma(m[0], h0, isa.mul(m[1], h1)), dmin, isa.fma(dot, d, part))
+    fn scales<I: Isa>(isa: I, u: &Q2KUnit, b: usize) -> Scales<I::F> {
+        let s = times(isa, [isa.load_u8(&u.s[b][0]), isa.load_u8(&u.s[b][1])], &u.d);
+        let m = times(isa, [isa.load_u8(&u.m[b][0]), isa.load_u8(&u.m[b][1])], &u.dmin);
+        Scales { s, m: [negative(isa, m[0]), negative(isa, m[1])] }
     }
     fn pack(u: &mut Q2KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q2_k::Q2_K>(row);
@@ -79,28 +63,16 @@ pub(crate) struct Q3K;
 impl Format for Q3K {
     type Unit = Q3KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = ([I::F; 2], I::F);
-    const TILING: Tiling = Tiling::Halves { offset: 4, narrow: true };
+    const QUANTS: Quants = Quants::unsigned(3, 4);
+    const HALVES: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> [I::B; 8] {
         nibbles(isa, &u.q[b])
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> Self::Scales<I> {
-        ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, _): Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        dot_halves(isa, 4, s, w, x, meta)
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], (s, _): Self::Scales<I>) -> I::F {
-        halves_of_sums(isa, sums, s)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, _meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(dot, d, part)
+    fn scales<I: Isa>(isa: I, u: &Q3KUnit, b: usize) -> Scales<I::F> {
+        signed(isa, &u.s[b], &u.d)
     }
     fn pack(u: &mut Q3KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q3_k::Q3_K>(row);
@@ -112,13 +84,20 @@ impl Format for Q3K {
     }
 }
 
-/// [`Format::join`] for the types with a scale and a min per 32 values.
+/// `s · f`, exact, of integers `s` and a factor in F16.
 #[inline(always)]
-fn join_min<I: Isa>(isa: I, dot: I::F, (d, m): (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
-    isa.fma(m, isa.splat(-meta.sum), isa.fma(dot, d, part))
+fn times<I: Isa>(isa: I, s: [I::I; 2], f: &[u16; GROUP]) -> [I::F; 2] {
+    let f = isa.load_f16(f);
+    [isa.mul(isa.to_f32(s[0]), f), isa.mul(isa.to_f32(s[1]), f)]
 }
 
-/// `(d · s, dmin · m)` of 16 rows, both exact.
+/// `−x`.
+#[inline(always)]
+fn negative<I: Isa>(isa: I, x: I::F) -> I::F {
+    isa.sub(isa.splat(0.0), x)
+}
+
+/// Of types with a scale and a minimum per 32 values.
 #[inline(always)]
 fn scaled<I: Isa>(
     isa: I,
@@ -126,11 +105,17 @@ fn scaled<I: Isa>(
     m: &[u8; GROUP],
     d: &[u16; GROUP],
     dmin: &[u16; GROUP],
-) -> (I::F, I::F) {
-    (
+) -> Scales<I::F> {
+    Scales::one(
         isa.mul(isa.load_f16(d), isa.to_f32(isa.load_u8(s))),
-        isa.mul(isa.load_f16(dmin), isa.to_f32(isa.load_u8(m))),
+        negative(isa, isa.mul(isa.load_f16(dmin), isa.to_f32(isa.load_u8(m)))),
     )
+}
+
+/// Of types with signed scales per 16 values.
+#[inline(always)]
+fn signed<I: Isa>(isa: I, s: &[[i8; GROUP]; 2], d: &[u16; GROUP]) -> Scales<I::F> {
+    Scales { s: times(isa, [isa.load_i8(&s[0]), isa.load_i8(&s[1])], d), m: [isa.splat(0.0); 2] }
 }
 
 /// Q4_K: `w = d · s · q − dmin · m`, s and m per 32 values.
@@ -138,28 +123,21 @@ pub(crate) struct Q4K;
 impl Format for Q4K {
     type Unit = Q4KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = (I::F, I::F);
-    const TILING: Tiling = Tiling::Joined { offset: 0 };
+    const QUANTS: Quants = Quants::unsigned(4, 0);
+    const MINIMA: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> [I::B; 8] {
         nibbles(isa, &u.q[b])
     }
+    const IN_PLACE: bool = true;
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> (I::F, I::F) {
+    fn unpack_in_place<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> [I::B; 8] {
+        nibbles_in_place(isa, &u.q[b])
+    }
+    #[inline(always)]
+    fn scales<I: Isa>(isa: I, u: &Q4KUnit, b: usize) -> Scales<I::F> {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: (I::F, I::F), x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_u7(isa, 0, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
-        isa.to_f32(sum)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
-        join_min(isa, dot, s, meta, part)
     }
     fn pack(u: &mut Q4KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q4_k::Q4_K>(row);
@@ -176,28 +154,16 @@ pub(crate) struct Q5K;
 impl Format for Q5K {
     type Unit = Q5KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = (I::F, I::F);
-    const TILING: Tiling = Tiling::Joined { offset: 0 };
+    const QUANTS: Quants = Quants::unsigned(5, 0);
+    const MINIMA: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q5KUnit, b: usize) -> [I::B; 8] {
         fives(isa, &u.q[b], &u.h[b])
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q5KUnit, b: usize) -> (I::F, I::F) {
+    fn scales<I: Isa>(isa: I, u: &Q5KUnit, b: usize) -> Scales<I::F> {
         scaled(isa, &u.s[b], &u.m[b], &u.d, &u.dmin)
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], _s: (I::F, I::F), x: &ActQuants, meta: &ActMeta) -> I::F {
-        isa.to_f32(dot_u7(isa, 0, w, x, meta))
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, [sum, _]: [I::I; 2], _s: Self::Scales<I>) -> I::F {
-        isa.to_f32(sum)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, s: (I::F, I::F), meta: &ActMeta, part: I::F) -> I::F {
-        join_min(isa, dot, s, meta, part)
     }
     fn pack(u: &mut Q5KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q5_k::Q5_K>(row);
@@ -216,28 +182,16 @@ pub(crate) struct Q6K;
 impl Format for Q6K {
     type Unit = Q6KUnit;
     const BLOCKS: usize = 8;
-    type Scales<I: Isa> = ([I::F; 2], I::F);
-    const TILING: Tiling = Tiling::Halves { offset: 32, narrow: false };
+    const QUANTS: Quants = Quants::unsigned(6, 32);
+    const HALVES: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> [I::B; 8] {
         sixes(isa, &u.q[b], &u.h[b])
     }
     #[inline(always)]
-    fn scales<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> Self::Scales<I> {
-        ([isa.to_f32(isa.load_i8(&u.s[b][0])), isa.to_f32(isa.load_i8(&u.s[b][1]))], isa.load_f16(&u.d))
-    }
-    #[inline(always)]
-    fn dot<I: Isa>(isa: I, w: &[I::B; 8], (s, _): Self::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        dot_halves(isa, 32, s, w, x, meta)
-    }
-    #[inline(always)]
-    fn dot_of_sums<I: Isa>(isa: I, sums: [I::I; 2], (s, _): Self::Scales<I>) -> I::F {
-        halves_of_sums(isa, sums, s)
-    }
-    #[inline(always)]
-    fn join<I: Isa>(isa: I, dot: I::F, (_, d): Self::Scales<I>, _meta: &ActMeta, part: I::F) -> I::F {
-        isa.fma(dot, d, part)
+    fn scales<I: Isa>(isa: I, u: &Q6KUnit, b: usize) -> Scales<I::F> {
+        signed(isa, &u.s[b], &u.d)
     }
     fn pack(u: &mut Q6KUnit, lane: usize, row: &[u8]) {
         let from = integers::<q6_k::Q6_K>(row);

@@ -55,7 +55,9 @@ mod pack;
 pub(crate) mod tile;
 mod unpack;
 
-pub use acts::{ActMeta, ActQuants, BLOCK, QuantizedActs, SCALED, TILE, act_blocks, act_len, act_rows};
+pub use acts::{
+    ActBlock, ActMeta, ActQuants, BLOCK, QuantizedActs, SPAN, TILE, act_blocks, act_len, act_rows,
+};
 pub use format::GROUP;
 pub use pack::{FileRows, RowOrder, pack_rows};
 pub use unpack::{LAYOUT, dequantize_row, unpack_row};
@@ -75,10 +77,10 @@ pub fn groups(rows: usize) -> usize {
 
 /// Bytes that one row group of `k` values a row takes in the packed layout of `dtype`; `None` on overflow.
 pub fn group_bytes(dtype: DType, k: usize) -> Option<usize> {
-    let (unit_k, unit_bytes) = by_format!(dtype,
-        F => (F::BLOCKS * BLOCK, size_of::<<F as Format>::Unit>()),
-        G => (float::UNIT_K, size_of::<FloatUnit<<G as FloatFormat>::Item>>()));
-    k.div_ceil(unit_k).checked_mul(unit_bytes)
+    let (head, unit_k, unit_bytes) = by_format!(dtype,
+        F => (format::HEAD, F::BLOCKS * BLOCK, size_of::<<F as Format>::Unit>()),
+        G => (0, float::UNIT_K, size_of::<FloatUnit<<G as FloatFormat>::Item>>()));
+    k.div_ceil(unit_k).checked_mul(unit_bytes)?.checked_add(head)
 }
 
 /// Bytes of a packed `[rows, k]` matrix, a multiple of [`ALIGN`]; `None` on overflow.

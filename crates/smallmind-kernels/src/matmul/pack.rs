@@ -1,7 +1,7 @@
 //! From a file's rows to the packed layout: a permutation of bytes, done once at load, group by group.
 
 use super::float::{FloatFormat, FloatUnit, UNIT_K};
-use super::format::{Format, GROUP, Pod};
+use super::format::{self, Format, GROUP, Pod, row_group_mut};
 use super::group_bytes;
 use crate::aligned::cast_mut;
 use crate::dtype::DType;
@@ -92,7 +92,7 @@ pub fn pack_rows(from: FileRows<'_>, packed: DType, first_group: usize, out: &mu
 fn blocks<'a, F: Format>(dtype: DType, lane: impl Fn(usize) -> Option<&'a [u8]>, group: &mut [u8]) {
     // Fresh memory from the loader is zero already, but a reused buffer need not be.
     group.fill(0);
-    let Some(units) = cast_mut::<F::Unit>(group) else { unreachable!("the arena is aligned") };
+    let (bounds, units) = row_group_mut::<F::Unit>(group);
     let unit_bytes = F::BLOCKS * 32 / dtype.block_len() * dtype.block_bytes();
     for l in 0..GROUP {
         let Some(row) = lane(l) else { continue };
@@ -100,6 +100,7 @@ fn blocks<'a, F: Format>(dtype: DType, lane: impl Fn(usize) -> Option<&'a [u8]>,
             F::pack(unit, l, bytes);
         }
     }
+    *bounds = format::bounds::<F>(units);
 }
 
 fn floats<'a, F: FloatFormat>(size: usize, lane: impl Fn(usize) -> Option<&'a [u8]>, group: &mut [u8])

@@ -5,9 +5,8 @@
 use std::ops::Range;
 
 use super::PackedRef;
-use super::acts::{ActMeta, ActQuants, BLOCK, QuantizedActs, SCALED, TILE};
-use super::format::{Format, GROUP};
-use crate::aligned::cast;
+use super::acts::{ActBlock, ActMeta, PARTS, QuantizedActs, RADIX, TILE, Tile};
+use super::format::{Format, GROUP, RowGroup, Scales, group_len, integer_scales, largest_weight, units};
 use crate::isa::Isa;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
@@ -77,27 +76,95 @@ impl Piece<'_> {
     }
 }
 
-/// How the vectors of a block are multiplied with one token of a tile: [`Format::dot`] by other instructions.
+/// How the vectors of a block are multiplied with the activations of one token of a tile.
 pub(crate) trait Multiply<I: Isa>: Copy {
-    fn dot<F: Format>(self, isa: I, w: &[I::B; 8], s: F::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F;
+    /// `Σ (q − offset) · Q`, exact, of the first and of the last 16 values where these have scales of their own, or else
+    /// of all of them in the first: at most 32 · 255 · 16,320. 16 times that where the last four vectors are 16 times as
+    /// large, `IN_PLACE`.
+    fn sums<F: Format, const IN_PLACE: bool>(
+        self,
+        isa: I,
+        w: &[I::B; 8],
+        x: ActBlock<'_>,
+        meta: &ActMeta,
+    ) -> [I::I; 2];
 }
 
 /// By the leaves of the instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Leaves;
 
+/// `a + b + Σ w · x` over some vectors by a leaf: two chains, so that the additions overlap; integers, so the order is
+/// free.
+macro_rules! chains {
+    ($isa:ident . $dot:ident, $a:expr, $b:expr, $w:ident, $x:expr, $($even:literal $odd:literal)*) => {{
+        let (mut a, mut b) = ($a, $b);
+        $(
+            a = $isa.$dot(a, $w[$even], &$x[$even]);
+            b = $isa.$dot(b, $w[$odd], &$x[$odd]);
+        )*
+        $isa.iadd(a, b)
+    }};
+}
+
+/// The sum over both parts, the upper one's times the radix: chains of their own, for one that goes on from the other is
+/// longer than all that is computed besides.
+macro_rules! parts {
+    ($isa:ident . $dot:ident, $w:ident, $x:ident, $less:expr, $($pairs:tt)*) => {{
+        let zero = $isa.isplat(0);
+        let upper = chains!($isa.$dot, zero, zero, $w, $x.hi, $($pairs)*);
+        let lower = chains!($isa.$dot, $isa.isplat($less), zero, $w, $x.lo, $($pairs)*);
+        $isa.iadd($isa.ishl::<7>(upper), lower)
+    }};
+}
+const _: () = assert!(RADIX == 1 << 7);
+
 impl<I: Isa> Multiply<I> for Leaves {
     #[inline(always)]
-    fn dot<F: Format>(self, isa: I, w: &[I::B; 8], s: F::Scales<I>, x: &ActQuants, meta: &ActMeta) -> I::F {
-        F::dot(isa, w, s, x, meta)
+    fn sums<F: Format, const IN_PLACE: bool>(
+        self,
+        isa: I,
+        w: &[I::B; 8],
+        x: ActBlock<'_>,
+        meta: &ActMeta,
+    ) -> [I::I; 2] {
+        let offset = i32::from(F::QUANTS.offset);
+        if IN_PLACE {
+            // Four chains: two would be longer than what is computed besides.
+            let zero = isa.isplat(0);
+            let [mut a, mut b] = [[zero, isa.isplat(-offset * meta.total())], [zero, zero]];
+            for j in 0..4 {
+                for (part, x) in [x.hi, x.lo].into_iter().enumerate() {
+                    a[part] = isa.dot_u7(a[part], w[j], &x[j]);
+                    b[part] = isa.dot_u7(b[part], w[4 + j], &x[4 + j]);
+                }
+            }
+            let a = isa.iadd(isa.ishl::<7>(a[0]), a[1]);
+            let b = isa.iadd(isa.ishl::<7>(b[0]), b[1]);
+            let all = isa.iadd(isa.ishl::<4>(a), b);
+            return [all, all];
+        }
+        match (F::QUANTS.signed, F::HALVES) {
+            (true, _) => {
+                let all = parts!(isa.dot_i8, w, x, -I::BIAS * meta.total(), 0 1 2 3 4 5 6 7);
+                [all, all]
+            }
+            (false, false) => {
+                let all = parts!(isa.dot_u7, w, x, -offset * meta.total(), 0 1 2 3 4 5 6 7);
+                [all, all]
+            }
+            (false, true) => [
+                parts!(isa.dot_u7, w, x, -offset * meta.halves[0], 0 1 2 3),
+                parts!(isa.dot_u7, w, x, -offset * meta.halves[1], 4 5 6 7),
+            ],
+        }
     }
 }
 
 /// Computes a piece of quantized weights; `several` multiplies where a tile has more than one token.
 #[inline(always)]
 pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Piece<'_>) {
-    let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
-    let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
+    let len = group_len::<F>(units::<F>(p.w.k()));
     let mut first = p.groups.start;
     while first < p.groups.end {
         let last = p.groups.end.min(first + PANEL);
@@ -105,9 +172,10 @@ pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Pie
         while t < p.tokens {
             // The widest tile that the ISA and the tokens left allow; a power of two, so that it ends within a tile of
             // activations.
-            let width = I::TOKENS.min(1 << (p.tokens - t).ilog2());
+            let most = if F::NARROW && I::NARROW_FROM <= I::TOKENS { I::TOKENS } else { I::WIDE_TOKENS };
+            let width = most.min(1 << (p.tokens - t).ilog2());
             for g in first..last {
-                let group = &units[g * per_group..(g + 1) * per_group];
+                let group = &RowGroup::of(p.w.bytes(), len, g);
                 match width {
                     8 if I::TOKENS >= 8 => tile::<I, F, _, 8>(isa, several, p, group, g, t),
                     4 if I::TOKENS >= 4 => tile::<I, F, _, 4>(isa, several, p, group, g, t),
@@ -126,19 +194,18 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     isa: I,
     by: M,
     p: &Piece<'_>,
-    group: &[F::Unit],
+    group: &RowGroup<'_, F::Unit>,
     g: usize,
     first_token: usize,
 ) {
     let acts = p.acts.tile(first_token / TILE);
-    let blocks = group.len() * F::BLOCKS;
     let at = first_token % TILE;
-    // From the first token's blocks on, so that one check serves all.
-    let quants = &acts.quants[at..(blocks - 1) * acts.height + at + T];
-    let metas = &acts.metas[at..(blocks - 1) * acts.height + at + T];
-    let mut acc = [isa.splat(0.0); T];
-    let mut part = [isa.splat(0.0); T];
-    for (u, unit) in group.iter().enumerate() {
+    let bound = isa.load(group.bounds);
+    let factor = isa.div(isa.splat(largest_weight(F::PLANES)), bound);
+    let narrow = F::NARROW && T >= I::NARROW_FROM;
+    let mut wide = Wide { isa, sums: [isa.wzero(); T] };
+    let mut of_parts = Narrow { isa, sums: [[isa.isplat(0); T]; 2] };
+    for (u, unit) in group.units.iter().enumerate() {
         let here = std::ptr::from_ref(unit).cast::<u8>();
         let mut line = 0;
         while line < size_of::<F::Unit>() {
@@ -147,24 +214,134 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
         }
         for b in 0..F::BLOCKS {
             let block = u * F::BLOCKS + b;
-            let (x, m): (&[ActQuants], &[ActMeta]) =
-                (&quants[block * acts.height..][..T], &metas[block * acts.height..][..T]);
-            let w = F::unpack(isa, unit, b);
-            let s = F::scales(isa, unit, b);
-            for t in 0..T {
-                part[t] = F::join(isa, by.dot::<F>(isa, &w, s, &x[t], &m[t]), s, &m[t], part[t]);
+            let scales = integer_scales::<I, F>(isa, unit, b, factor);
+            if !narrow {
+                wide.add::<F>(by, unit, b, scales, &acts, at, block);
+                continue;
             }
-            if block % SCALED == SCALED - 1 || block == blocks - 1 {
-                // The group's first block: the last may be one of those that fill a unit up.
-                let m = &metas[(block - block % SCALED) * acts.height..][..T];
-                for t in 0..T {
-                    acc[t] = isa.fma(part[t], isa.splat(m[t].d), acc[t]);
-                    part[t] = isa.splat(0.0);
-                }
+            of_parts.add::<F>(unit, b, scales, &acts, at, block);
+            if block % NARROW_BLOCKS == NARROW_BLOCKS - 1 {
+                of_parts.widen(&mut wide.sums);
             }
         }
     }
-    for (t, acc) in acc.iter().enumerate() {
-        p.store(isa, g, first_token + t, *acc);
+    if narrow {
+        of_parts.widen(&mut wide.sums);
     }
+    for (t, sums) in wide.sums.iter().enumerate() {
+        let unit = unit_of::<F>(acts.metas[at + t].d) / f64::from(times::<I, F, T>());
+        p.store(isa, g, first_token + t, isa.wscaled(*sums, bound, unit));
+    }
+}
+
+/// Whether one token's weights are left where they lie in their bytes ([`Format::unpack_in_place`]).
+const fn in_place<I: Isa, F: Format, const T: usize>() -> bool {
+    F::IN_PLACE && I::UNSIGNED && T == 1 && I::NARROW_FROM > 1
+}
+
+/// How many times what they stand for the sums are.
+const fn times<I: Isa, F: Format, const T: usize>() -> i32 {
+    if in_place::<I, F, T>() { 16 } else { 1 }
+}
+
+/// Sums in 64 bits, a block at a time.
+struct Wide<I: Isa, const T: usize> {
+    isa: I,
+    sums: [I::W; T],
+}
+
+impl<I: Isa, const T: usize> Wide<I, T> {
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "one inner loop, always inlined")]
+    fn add<F: Format>(
+        &mut self,
+        by: impl Multiply<I>,
+        unit: &F::Unit,
+        b: usize,
+        scales: Scales<I::I>,
+        acts: &Tile<'_>,
+        first: usize,
+        block: usize,
+    ) {
+        let isa = self.isa;
+        let w =
+            if in_place::<I, F, T>() { F::unpack_in_place(isa, unit, b) } else { F::unpack(isa, unit, b) };
+        for (t, acc) in self.sums.iter_mut().enumerate() {
+            let (x, meta) = acts.block(first + t, block);
+            let sums = if in_place::<I, F, T>() {
+                by.sums::<F, true>(isa, &w, x, meta)
+            } else {
+                by.sums::<F, false>(isa, &w, x, meta)
+            };
+            *acc = isa.wmac(*acc, scales.s[0], sums[0]);
+            if F::HALVES {
+                *acc = isa.wmac(*acc, scales.s[1], sums[1]);
+            }
+            match (F::MINIMA, F::HALVES) {
+                (true, false) => {
+                    *acc = isa.wmac_all(*acc, scales.m[0], times::<I, F, T>() * meta.total());
+                }
+                (true, true) => {
+                    *acc = isa.wmac_all(*acc, scales.m[0], meta.halves[0]);
+                    *acc = isa.wmac_all(*acc, scales.m[1], meta.halves[1]);
+                }
+                (false, _) => {}
+            }
+        }
+    }
+}
+
+/// Blocks whose sums of one part, of weights of 16 bits, fit 32 bits: 16 · 32 · 32,657 · 127 < 2³¹. In between they may
+/// wrap.
+const NARROW_BLOCKS: usize = 16;
+
+/// Sums of the upper and of the lower parts in 32 bits, of quants of 4 bits.
+struct Narrow<I: Isa, const T: usize> {
+    isa: I,
+    sums: [[I::I; T]; PARTS],
+}
+
+impl<I: Isa, const T: usize> Narrow<I, T> {
+    #[inline(always)]
+    fn add<F: Format>(
+        &mut self,
+        unit: &F::Unit,
+        b: usize,
+        scales: Scales<I::I>,
+        acts: &Tile<'_>,
+        first: usize,
+        block: usize,
+    ) {
+        let isa = self.isa;
+        let w = F::unpack(isa, unit, b);
+        let by = isa.pair(scales.s[0], scales.s[1]);
+        let less = scales.less::<I, F>(isa);
+        let less = isa.pair(less[0], less[1]);
+        for t in 0..T {
+            let (x, meta) = acts.block(first + t, block);
+            for (part, x) in [x.hi, x.lo].into_iter().enumerate() {
+                let mut sum = isa.narrow(self.sums[part][t], &w, x, by);
+                if F::MINIMA || F::QUANTS.offset != 0 {
+                    sum = isa.pair_mac(sum, less, meta.parts[part]);
+                }
+                self.sums[part][t] = sum;
+            }
+        }
+    }
+
+    /// Moves what is there to 64 bits.
+    #[inline(always)]
+    fn widen(&mut self, wide: &mut [I::W; T]) {
+        let isa = self.isa;
+        for (t, wide) in wide.iter_mut().enumerate() {
+            *wide = isa.wadd(isa.wmac_all(*wide, self.sums[0][t], RADIX), self.sums[1][t]);
+        }
+        self.sums = [[isa.isplat(0); T]; PARTS];
+    }
+}
+
+/// What 1 is worth of the integer sums of a token whose `Q` of 1 is worth `d`, for a bound of 1.
+#[inline(always)]
+pub(super) fn unit_of<F: Format>(d: f32) -> f64 {
+    f64::from(d) / f64::from(largest_weight(F::PLANES))
 }

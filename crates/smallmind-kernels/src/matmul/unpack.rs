@@ -4,7 +4,7 @@
 use super::PackedRef;
 use super::acts::BLOCK;
 use super::float::{FloatFormat, FloatUnit, UNIT_K};
-use super::format::{Format, GROUP, Pod};
+use super::format::{Format, GROUP, Pod, RowGroup};
 use super::format::{Q8, Q40, Q41, Q50, Q51};
 use super::kquant::{Q2K, Q3K, Q4K, Q5K, Q6K};
 use crate::aligned::cast;
@@ -14,7 +14,7 @@ use crate::quant::{self, Unpacked};
 
 /// The packed layouts' version: raised with every change of what [`super::pack_rows`] writes for any type, so that
 /// stored weights of another layout are told apart. A test compares digests of what is written.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// What a packed format keeps of a block besides its quants.
 trait Integers: Format {
@@ -83,7 +83,7 @@ fn integers<'a, F: Integers, T: 'a + ?Sized>(
     blocks: impl Iterator<Item = &'a mut T>,
     make: impl Fn(&Unpacked, &mut T),
 ) {
-    let Some(units) = cast::<F::Unit>(group) else { unreachable!("a view of packed bytes is aligned") };
+    let units = RowGroup::<F::Unit>::view(group).units;
     let len = dtype.block_len();
     let per_unit = F::BLOCKS * BLOCK / len;
     let mut integers = Unpacked::default();

@@ -5,32 +5,29 @@ use smallmind_kernels::DType;
 use smallmind_kernels::half::f16_to_f32;
 use smallmind_kernels::quant::{self, Form, Offset, Unpacked};
 
-/// 32 activations: `x ≈ d · q`; `d` is that of their 128 values.
+/// 32 activations: `x ≈ d · q`; `d` is that of the whole token.
 pub(crate) struct Block {
     pub(crate) q: [i32; 32],
     pub(crate) d: f32,
 }
 
-/// For 128 values each: `d = max|x| / 1,016`; `Q = x · (1,016 / max|x|)` is cut into the nearest multiple of 8 and what is
-/// left, each to nearest even; nothing but zeros where 1,016 / max|x| is no number. A block for every 32 values.
+/// `d = max|x| / 16,256`; `Q = x · (16,256 / max|x|)` is cut into the nearest multiple of 128 and what is left, each to
+/// nearest even; nothing but zeros where 16,256 / max|x| is no number. A block for every 32 values.
 pub(crate) fn quantized(x: &[f32]) -> Vec<Block> {
-    let of_group = |x: &[f32]| {
-        let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-        let factor = 1_016.0 / max;
-        let block = |x: &[f32]| {
-            let mut q = [0; 32];
-            if factor.is_finite() {
-                for (q, x) in q.iter_mut().zip(x) {
-                    let t = x * factor;
-                    let upper = (t * 0.125).round_ties_even();
-                    *q = 8 * upper as i32 + upper.mul_add(-8.0, t).round_ties_even() as i32;
-                }
+    let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+    let factor = 16_256.0 / max;
+    let block = |x: &[f32]| {
+        let mut q = [0; 32];
+        if factor.is_finite() {
+            for (q, x) in q.iter_mut().zip(x) {
+                let t = x * factor;
+                let upper = (t * 0.007_812_5).round_ties_even();
+                *q = 128 * upper as i32 + upper.mul_add(-128.0, t).round_ties_even() as i32;
             }
-            Block { q, d: max / 1_016.0 }
-        };
-        x.chunks(32).map(block).collect::<Vec<Block>>()
+        }
+        Block { q, d: max / 16_256.0 }
     };
-    x.chunks(128).flat_map(of_group).collect()
+    x.chunks(32).map(block).collect()
 }
 
 /// One row of weights, taken apart once.
@@ -59,20 +56,34 @@ impl Row {
         }
     }
 
-    /// The product with one token, in the order and with the roundings of the contract; `blocks` has one block for every
-    /// 32 values.
+    /// The product with one token, with the roundings of the contract; `blocks` has one block for every 32 values.
     pub(crate) fn dot(&self, x: &[f32], blocks: &[Block]) -> f32 {
         match self {
             Row::Floats(w) => w.iter().zip(x).fold(0.0, |acc, (w, x)| w.mul_add(*x, acc)),
             Row::Blocks(form, row) => {
-                let per_block = form.len / 32;
-                blocks.chunks(4).enumerate().fold(0.0, |acc, (group, blocks)| {
-                    let part = blocks.iter().enumerate().fold(0.0, |part, (i, x)| {
-                        let at = 4 * group + i;
-                        step(form, &row[at / per_block], at % per_block, x, part)
-                    });
-                    part.mul_add(blocks[0].d, acc)
-                })
+                let Some(bound) = bound(form, row) else { return f32::NAN };
+                let largest = largest(form);
+                let factor = largest / bound;
+                let integer = |x: f32| i64::from((x * factor).round_ties_even() as i32);
+                let mut sum = 0;
+                for (k, q) in blocks.iter().flat_map(|b| b.q).enumerate() {
+                    let (u, i) = (&row[k / form.len], k % form.len);
+                    let (s, m) = scales(form, u, i / form.group);
+                    let w = integer(s) * i64::from(form.integer(u.q[i])) + integer(m);
+                    sum += w * i64::from(q);
+                }
+                (sum as f64 * f64::from(bound) * (f64::from(blocks[0].d) / f64::from(largest))) as f32
+            }
+        }
+    }
+
+    /// By how much an integer scale may make a weight wrong.
+    pub(crate) fn rounding(&self) -> f64 {
+        match self {
+            Row::Floats(_) => 0.0,
+            Row::Blocks(form, row) => {
+                let quants = f64::from(1 << form.bits);
+                f64::from(bound(form, row).unwrap_or(0.0)) / f64::from(largest(form)) * (0.5 * quants + 1.0)
             }
         }
     }
@@ -105,36 +116,39 @@ impl Row {
     }
 }
 
-/// Adds 32 values, the `at`-th of the weight block `u`, to the sum of a group.
-fn step(form: &Form, u: &Unpacked, at: usize, x: &Block, part: f32) -> f32 {
-    let (d, m) = (f16_to_f32(u.d), f16_to_f32(u.m));
-    let group_len = form.group.min(32);
-    let first_group = at * 32 / form.group;
-    let mut dots = Vec::new();
-    let mut sums = Vec::new();
-    for (g, x) in x.q.chunks_exact(group_len).enumerate() {
-        let q = &u.q[at * 32 + g * group_len..];
-        dots.push(x.iter().zip(q).map(|(x, q)| x * form.integer(*q)).sum::<i32>());
-        sums.push(x.iter().sum::<i32>());
-    }
-    let scale = |g: usize| i32::from(u.scales[first_group + g]);
-    let min = |g: usize| i32::from(u.mins[first_group + g]);
+/// The integer that the bound of a row stands for.
+fn largest(form: &Form) -> f32 {
+    if form.bits == 8 { 8_388_480.0 } else { 32_640.0 }
+}
 
-    if group_len == 16 {
-        let weighted = |f: &dyn Fn(usize) -> i32, of: &[i32]| {
-            (of[0] as f32).mul_add(f(0) as f32, of[1] as f32 * f(1) as f32)
-        };
-        let part = weighted(&scale, &dots).mul_add(d, part);
-        return match form.offset {
-            Offset::None => part,
-            _ => (-weighted(&min, &sums)).mul_add(m, part),
-        };
-    }
-    let part = (dots[0] as f32).mul_add(d * scale(0) as f32, part);
-    let sum = sums[0] as f32;
+/// `w = s · q + m` of sub-block `g`.
+fn scales(form: &Form, u: &Unpacked, g: usize) -> (f32, f32) {
+    let (d, m) = (f16_to_f32(u.d), f16_to_f32(u.m));
+    let s = d * f32::from(u.scales[g]);
     match form.offset {
-        Offset::None => part,
-        Offset::AddM => m.mul_add(sum, part),
-        Offset::SubMinTimesM => (m * min(0) as f32).mul_add(-sum, part),
+        Offset::None => (s, 0.0),
+        Offset::AddM => (s, m),
+        Offset::SubMinTimesM => (s, 0.0 - m * f32::from(u.mins[g])),
     }
+}
+
+/// The largest weight that a row's scales allow, of any quants; 1 where all are zero, none where one is no number.
+fn bound(form: &Form, row: &[Unpacked]) -> Option<f32> {
+    let (least, most) = if form.signed {
+        (-128, 127)
+    } else {
+        (-i32::from(form.zero), (1 << form.bits) - 1 - i32::from(form.zero))
+    };
+    let mut bound = 0.0_f32;
+    for (u, g) in row.iter().flat_map(|u| (0..form.groups()).map(move |g| (u, g))) {
+        let (s, m) = scales(form, u, g);
+        for q in [least, most] {
+            let size = (s * q as f32 + m).abs();
+            if !size.is_finite() {
+                return None;
+            }
+            bound = bound.max(size);
+        }
+    }
+    Some(if bound > 0.0 { bound } else { 1.0 })
 }

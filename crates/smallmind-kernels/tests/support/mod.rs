@@ -152,7 +152,7 @@ impl Quantized {
                 let ones = vec![1.0; act_blocks(k) * 32];
                 let at = t / TILE * tile..(t / TILE + 1) * tile;
                 let (quants, metas) = (&mut this.quants[at.clone()], &mut this.metas[at]);
-                (kernels.quantize)(if pass == 0 { &ones } else { x }, height, t % TILE, quants, metas);
+                (kernels.quantize)(if pass == 0 { &ones } else { x }, 0, height, t % TILE, quants, metas);
             }
         }
         this

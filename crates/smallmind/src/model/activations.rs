@@ -1,12 +1,12 @@
 //! In which form a product takes its activations: part of the numeric contract, so it follows from the weights and never
 //! from the number of rows.
 //!
-//! Quantized weights meet integers of 11 bits, with a scale for 128 values. 8 bits with a scale for 32 would take half of
-//! the arithmetic where the CPU has no matrix unit, and cost five times the error; the figures are in
+//! Quantized weights meet integers of 15 bits with a scale for a token. 8 bits with a scale for 32 values would take half
+//! of the arithmetic where the CPU has no matrix unit, and cost many times the error; the figures are in
 //! `docs/performance.md`.
 
 use smallmind_kernels::matmul::{
-    ActMeta, ActQuants, Acts, BLOCK, Class, SCALED, TILE, act_len, act_rows, takes_quantized,
+    ActMeta, ActQuants, Acts, Class, SPAN, TILE, act_len, act_rows, takes_quantized,
 };
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{Kernels, matmul};
@@ -83,20 +83,27 @@ impl ActBuffer {
         let (height, blocks) = (act_rows(n, class).min(TILE), matmul::act_blocks(k));
         let len = act_len(n, k, class);
         let (quants, metas) = (&mut self.quants[..len], &mut self.metas[..len]);
+        // Spans of a row from `first` on, as many as the slices hold.
         let form_row =
-            |x: &[f32], row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]| match kernels.fast {
-                Some(fast) if form == Form::Rounded => (fast.round)(x, height, row, quants),
-                _ => (kernels.quantize)(x, height, row, quants, metas),
+            |x: &[f32], first: usize, row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]| {
+                match kernels.fast {
+                    Some(fast) if form == Form::Rounded => {
+                        (fast.round)(x.get(first * SPAN..).unwrap_or_default(), height, row, quants);
+                    }
+                    _ => (kernels.quantize)(x, first, height, row, quants, metas),
+                }
             };
         if n.div_ceil(TILE) < pool.threads() && x.len() >= WORTH_SPLITTING {
-            // Fewer tiles than threads: the rows first, then their groups of values.
+            // Fewer tiles than threads: the rows first, then parts of them.
             pool.chunks(x, k, fill);
-            let (x, groups) = (&*x, blocks / SCALED);
-            return pool.chunks2(quants, height * SCALED, metas, height * SCALED, &|i, quants, metas| {
-                let (tile, at) = (i / groups, i % groups * SCALED * BLOCK);
-                let values = at..(at + SCALED * BLOCK).min(k);
+            let (x, spans) = (&*x, blocks / 2);
+            // Whole parts only: of a length that divides a row's.
+            let least = spans.div_ceil(pool.threads());
+            let part = (least..spans).find(|part| spans.is_multiple_of(*part)).unwrap_or(spans);
+            return pool.chunks2(quants, height * 2 * part, metas, height * 2 * part, &|i, quants, metas| {
+                let (tile, first) = (i / (spans / part), i % (spans / part) * part);
                 for (row, x) in x.chunks_exact(k).skip(tile * TILE).take(TILE).enumerate() {
-                    form_row(x.get(values.clone()).unwrap_or_default(), row, quants, metas);
+                    form_row(x, first, row, quants, metas);
                 }
             });
         }
@@ -107,7 +114,7 @@ impl ActBuffer {
             &|tile, x, quants, metas| {
                 for (row, x) in x.chunks_exact_mut(k).enumerate() {
                     fill(tile * TILE + row, x);
-                    form_row(x, row, quants, metas);
+                    form_row(x, 0, row, quants, metas);
                 }
             },
         );

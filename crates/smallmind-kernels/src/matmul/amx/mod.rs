@@ -1,32 +1,29 @@
-//! The inner loop of matrix units: 16 tokens × 16 rows of one block at a time. Their integer sums are those of
-//! [`super::tile`], and join the same chain by the same operations, so the bits are the same.
+//! The inner loop of matrix units: 16 tokens × 16 rows. Weights become integers of two or three bytes, and the bytes of
+//! each place a tile of their own; a tile of sums for each pair of places then takes up all of `k`, and what leaves it is
+//! the exact sum that [`super::tile`] has, so the bits are the same.
 //!
-//! Weights are unpacked once for all tokens of a step. The time goes into bringing sums out of the tiles and adding them
-//! to the chains, and into unpacking, so the three overlap: while the tiles multiply one group of blocks, the vectors add
-//! the one before, of whichever rows and tokens it was, and unpack a block of the next step. (docs/performance.md)
+//! Weights are unpacked once for all tokens of a step, while the step before is multiplied; sums that have left the tiles
+//! are scaled while the next ones are made. (docs/performance.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
-mod blocks;
-mod unpacked;
+mod planes;
 
-use std::mem::MaybeUninit;
+use std::arch::x86_64::__m512d;
 use std::ops::Range;
 
-use super::acts::{ActMeta, ActQuants, BLOCK, SCALED, TILE, Tile};
-use super::format::{Format, Tiling};
-use super::tile::{PANEL, Piece};
-use crate::aligned::cast;
-use crate::isa::Isa;
-use crate::isa::amx::{ROWS, Registers, TileBytes, TileIsa, Tiles};
-use blocks::{AsTheyAre, Blocks, Unpacking};
-use unpacked::{Filling, GroupSums, Memory, Scratch};
+use super::acts::{ActMeta, ActQuants, BLOCK, PARTS, RADIX, SPAN, TILE};
+use super::format::{Format, RowGroup, group_len, units};
+use super::tile::{PANEL, Piece, unit_of};
+use crate::isa::amx::{ROWS, Sums, TileIsa, Tiles};
+use planes::{Filling, MOST_SUMS, Scratch, Span, UNPACKED};
 
-/// Tiles of unpacked weights of one buffer: 128 KB, of a second-level cache of 1 MB or more.
-const UNPACKED: usize = 128;
-/// Blocks of a step where one tile of tokens is all: as fast as more of them, and little of the first-level cache.
-const BLOCKS_FOR_ONE: usize = 2 * SCALED;
+/// Spans of a step where one tile of tokens is all: little of the first-level cache.
+const SPANS_FOR_ONE: usize = 4;
 /// Tiles of tokens that meet one unpacked panel.
 const MOST_TILES: usize = 32;
+/// The longest `k` whose sums fit 32 bits, whatever the bytes: 127 · 255 · 65,536 < 2³¹.
+const LONGEST: usize = 1 << 16;
+
 /// Computes a piece; `vectors` is the same CPU's vector loop, for what does not fill tiles.
 ///
 /// # Safety
@@ -34,18 +31,15 @@ const MOST_TILES: usize = 32;
 #[inline(always)]
 pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors: fn(&Piece<'_>)) {
     let quantized = by_format!(p.w.dtype(), F => F::BLOCKS > 0, G => false);
-    if !quantized || p.acts.height != TILE {
+    if !quantized || p.acts.height != TILE || p.w.k() > LONGEST {
         return vectors(p);
     }
-    if by_format!(p.w.dtype(), F => F::TILING == Tiling::Parts, G => false) {
-        // SAFETY: the caller's promise.
-        let mut tiles = AsTheyAre(unsafe { T::Parts::configure() });
-        by_format!(p.w.dtype(), F => if F::TILING == Tiling::Parts { rows::<I, F, _>(isa, &mut tiles, p) }, G => {});
-    } else {
-        // SAFETY: the caller's promise.
-        let mut tiles = Unpacking(unsafe { T::configure() });
-        by_format!(p.w.dtype(), F => if F::TILING != Tiling::Parts { rows::<I, F, _>(isa, &mut tiles, p) }, G => {});
-    }
+    // SAFETY: the caller's promise.
+    let mut tiles = unsafe { T::configure() };
+    by_format!(p.w.dtype(), F => match F::PLANES {
+        2 => rows::<I, F, T, 2, 4>(isa, &mut tiles, p),
+        _ => rows::<I, F, T, 3, 6>(isa, &mut tiles, p),
+    }, G => {});
 }
 
 /// What one unpacked buffer serves: a part of `k` of a panel of row groups, for some tiles of tokens.
@@ -55,35 +49,35 @@ struct Step {
     groups: usize,
     first_tile: usize,
     tiles: usize,
-    first_block: usize,
-    blocks: usize,
+    first_span: usize,
+    spans: usize,
 }
 
 /// All steps of a piece: parts of `k` within tiles of tokens within panels.
 struct Steps {
     groups: Range<usize>,
     tiles: usize,
-    blocks: usize,
-    /// Groups and blocks of a step, where there are as many.
+    spans: usize,
+    /// Groups and spans of a step, where there are as many.
     panel: usize,
     part: usize,
 }
 
 impl Steps {
-    fn at(&self, first_group: usize, first_tile: usize, first_block: usize) -> Option<Step> {
+    fn at(&self, first_group: usize, first_tile: usize, first_span: usize) -> Option<Step> {
         (first_group < self.groups.end).then(|| Step {
             first_group,
             groups: self.panel.min(self.groups.end - first_group),
             first_tile,
             tiles: MOST_TILES.min(self.tiles - first_tile),
-            first_block,
-            blocks: self.part.min(self.blocks - first_block),
+            first_span,
+            spans: self.part.min(self.spans - first_span),
         })
     }
 
     fn after(&self, s: &Step) -> Option<Step> {
-        if s.first_block + s.blocks < self.blocks {
-            self.at(s.first_group, s.first_tile, s.first_block + s.blocks)
+        if s.first_span + s.spans < self.spans {
+            self.at(s.first_group, s.first_tile, s.first_span + s.spans)
         } else if s.first_tile + s.tiles < self.tiles {
             self.at(s.first_group, s.first_tile + s.tiles, 0)
         } else {
@@ -92,272 +86,200 @@ impl Steps {
     }
 }
 
-/// Where a chain goes when a part of `k` has been added to it.
-#[derive(Clone, Copy)]
-struct Place {
-    group: usize,
-    tile: usize,
-    /// Its number among the panel's chains.
-    chain: usize,
-    /// Whether `k` ends with this part.
-    last: bool,
+/// What each tile of sums counts: by the byte of the weights, the upper one first, and by the part of the activations.
+const fn weights<const S: usize>() -> [f64; S] {
+    let mut weights = [1.0; S];
+    let mut i = S;
+    while i > 0 {
+        i -= 1;
+        let plane = (S / PARTS - 1 - i / PARTS) as u32;
+        weights[i] = (1_u32 << (8 * plane)) as f64 * if i.is_multiple_of(PARTS) { RADIX as f64 } else { 1.0 };
+    }
+    weights
 }
 
+/// `S` sums: of each of `P` planes of weights with each part of the activations.
 #[inline(always)]
-fn rows<I: TileIsa, F: Format, T: Blocks<F>>(isa: I, tiles: &mut T, p: &Piece<'_>) {
-    let per_group = p.w.k().div_ceil(BLOCK).div_ceil(F::BLOCKS);
-    let Some(units) = cast::<F::Unit>(p.w.bytes()) else { return };
-    let (blocks, all_tiles) = (per_group * F::BLOCKS, p.tokens.div_ceil(TILE));
-    let (panel, most) =
-        if all_tiles == 1 { (1, BLOCKS_FOR_ONE) } else { (PANEL, UNPACKED / PANEL / T::TILES.max(1)) };
-    // Parts of about one length: the next is unpacked while one is multiplied.
-    let part = blocks.div_ceil(blocks.div_ceil(most)).next_multiple_of(SCALED);
-    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, blocks, panel, part };
-    let units_of = |step: &Step, g: usize| &units[(step.first_group + g) * per_group..][..per_group];
-
-    let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
-    let mut scratch = Scratch::take();
-    let (memory, sums): (&mut Memory<F::Scales<I>, I::F>, _) = scratch.parts();
-    let [mut unpacked, mut spare] = memory.unpacked.each_mut();
-    let chains = &mut memory.chains;
-    let [mut now, mut before] = sums.each_mut();
-
-    for g in 0..step.groups {
-        let mut filling = Filling::<I, F>::new::<T>(units_of(&step, g), &step, g, unpacked);
-        while filling.advance(isa) {}
+fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
+    isa: I,
+    tiles: &mut T,
+    p: &Piece<'_>,
+) {
+    if P != F::PLANES {
+        return;
     }
-    let mut acc = [isa.splat(0.0); ROWS];
-    let mut pending: Option<(Pending<'_, F::Scales<I>>, Place)> = None;
+    let units = units::<F>(p.w.k());
+    let len = group_len::<F>(units);
+    let group_at = |g: usize| RowGroup::<F::Unit>::of(p.w.bytes(), len, g);
+    let (spans, all_tiles) = ((units * F::BLOCKS).div_ceil(SPAN / BLOCK), p.tokens.div_ceil(TILE));
+    let most = UNPACKED / P;
+    let (panel, part) = match all_tiles {
+        1 => (1, SPANS_FOR_ONE),
+        _ if spans > most => (1, spans.div_ceil(spans.div_ceil(most))),
+        _ => ((most / spans).min(2 * PANEL), spans),
+    };
+    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, spans, panel, part };
+    let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
+
+    let mut scratch = Scratch::take();
+    let Scratch { sums: [now, before], unpacked, waiting } = &mut *scratch;
+    let (mut now, mut before) = (now, before);
+    let [mut unpacked, mut spare] = unpacked.each_mut();
+    let mut filling = Filling::<I, F, P>::new(isa, &step, len, p.w.bytes(), unpacked);
+    while filling.advance(isa) {}
+
+    let mut scaling = Scaling { metas: &[], bounds: isa.doubles(isa.splat(0.0)), group: 0, tile: 0, next: 0 };
     loop {
         let next = steps.after(&step);
+        let mut filling = match &next {
+            Some(next) => Filling::<I, F, P>::new(isa, next, len, p.w.bytes(), spare),
+            None => Filling::nothing(isa),
+        };
+        // SAFETY: written before the first step, or during the step before.
+        let w = unsafe { unpacked.spans::<P>(step.groups * step.spans) };
+        let last = step.first_span + step.spans == spans;
+        // A product that is alone stays in the tiles from one part of `k` to the next.
+        let alone = step.tiles * step.groups == 1;
         for t in 0..step.tiles {
+            let tile = step.first_tile + t;
+            let acts = p.acts.tile(tile);
+            let (lines, _) = acts.quants.as_chunks::<TILE>();
+            let lines = &lines[step.first_span * PARTS..(step.first_span + step.spans) * PARTS];
             for g in 0..step.groups {
-                let mut filling = match next {
-                    // A later step has no more groups than an earlier one.
-                    Some(next) if t == 0 && g < next.groups => {
-                        Filling::<I, F>::new::<T>(units_of(&next, g), &next, g, spare)
-                    }
-                    _ => Filling::nothing(),
-                };
-                // SAFETY: written before the first step, or during the step before.
-                let (w, s) = unsafe { unpacked.group(&step, g, T::TILES) };
-                let part = Part {
-                    acts: p.acts.tile(step.first_tile + t),
-                    units: units_of(&step, g),
-                    at: step.first_block,
-                    w,
-                    s,
-                };
-                // The last sums of what was multiplied before leave the tiles meanwhile.
-                std::mem::swap(&mut now, &mut before);
-                let (sums, place) = match pending.take() {
-                    Some((sums, place)) => (sums, Some(place)),
-                    None => (Pending::of(&part, 0, 0), None),
-                };
-                stage::<I, F, T, true, SOME>(
-                    isa,
-                    tiles,
-                    &part,
-                    0,
-                    now,
-                    before,
-                    &sums,
-                    &mut acc,
-                    &mut filling,
-                );
-                let chain = t * PANEL + g;
-                // A chain that is alone goes on where the part of `k` before has left it.
-                if step.first_block == 0 || step.tiles * step.groups > 1 {
-                    if let Some(place) = place {
-                        finish(isa, p, place, &acc, &mut chains[place.chain]);
-                    }
-                    acc = if step.first_block == 0 {
-                        [isa.splat(0.0); ROWS]
-                    } else {
-                        // SAFETY: written when the part of `k` before was finished.
-                        unsafe { chains[chain].assume_init() }
-                    };
+                let group = step.first_group + g;
+                if step.first_span == 0 {
+                    zero::<T, S>(tiles);
+                } else if !alone {
+                    load::<T, S>(tiles, &waiting[t]);
                 }
-                let mut b = SCALED;
-                while b < step.blocks {
+                let at_once = ROWS.div_ceil(step.spans);
+                for (w, x) in w[g * step.spans..(g + 1) * step.spans].iter().zip(lines.as_chunks().0) {
+                    multiply::<T, P>(tiles, w, x, || {
+                        for _ in 0..at_once {
+                            scaling.advance::<I, F, S>(isa, p, before);
+                        }
+                        filling.advance(isa);
+                    });
+                }
+                while scaling.advance::<I, F, S>(isa, p, before) {}
+                if last {
+                    store::<T, S>(tiles, now);
                     std::mem::swap(&mut now, &mut before);
-                    let sums = Pending::of(&part, b - SCALED, SCALED);
-                    stage::<I, F, T, true, WHOLE>(
-                        isa,
-                        tiles,
-                        &part,
-                        b,
-                        now,
-                        before,
-                        &sums,
-                        &mut acc,
-                        &mut filling,
-                    );
-                    b += SCALED;
+                    scaling = Scaling {
+                        metas: &acts.metas[..TILE.min(p.tokens - tile * TILE)],
+                        bounds: isa.doubles(isa.load(group_at(group).bounds)),
+                        group,
+                        tile,
+                        next: 0,
+                    };
+                } else if !alone {
+                    store::<T, S>(tiles, &mut waiting[t]);
                 }
-                while filling.advance(isa) {}
-                let place = Place {
-                    group: step.first_group + g,
-                    tile: step.first_tile + t,
-                    chain,
-                    last: step.first_block + step.blocks == blocks,
-                };
-                pending = Some((Pending::of(&part, b - SCALED, step.blocks + SCALED - b), place));
             }
         }
+        while filling.advance(isa) {}
         match next {
             Some(next) => step = next,
             None => break,
         }
         std::mem::swap(&mut unpacked, &mut spare);
     }
-    if let Some((sums, place)) = pending {
-        // Nothing is left to multiply.
-        let part = Part { acts: p.acts.tile(place.tile), units: &[], at: 0, w: &[], s: &[] };
-        let mut filling = Filling::nothing();
-        stage::<I, F, T, false, SOME>(isa, tiles, &part, 0, before, now, &sums, &mut acc, &mut filling);
-        finish(isa, p, place, &acc, &mut chains[place.chain]);
-    }
+    while scaling.advance::<I, F, S>(isa, p, before) {}
     scratch.keep();
 }
 
-/// Keeps a chain for the next part of `k`, or writes it to the output.
+/// Adds the products of one span to the sums; `meanwhile` is done between them.
 #[inline(always)]
-fn finish<I: Isa>(
-    isa: I,
-    p: &Piece<'_>,
-    place: Place,
-    acc: &[I::F; ROWS],
-    chain: &mut MaybeUninit<[I::F; ROWS]>,
-) {
-    let chain = chain.write(*acc);
-    if place.last {
-        let token = place.tile * TILE;
-        for (t, acc) in chain.iter().enumerate().take(p.tokens - token) {
-            p.store(isa, place.group, token + t, *acc);
-        }
-    }
-}
-
-/// A part of `k` of one row group and 16 tokens.
-struct Part<'a, 'w, F: Format, S> {
-    acts: Tile<'a>,
-    /// Of the whole row group.
-    units: &'w [F::Unit],
-    /// The first block.
-    at: usize,
-    /// Unpacked.
-    w: &'w [TileBytes],
-    /// Of each block.
-    s: &'w [S],
-}
-
-impl<'a, F: Format, S> Part<'a, '_, F, S> {
-    #[inline(always)]
-    fn quants(&self, block: usize) -> &'a [ActQuants; TILE] {
-        &self.acts.quants.as_chunks().0[self.at + block]
-    }
-    #[inline(always)]
-    fn metas(&self, block: usize) -> &'a [ActMeta; TILE] {
-        &self.acts.metas.as_chunks().0[self.at + block]
-    }
-}
-
-/// Whether all blocks of the group before are there to be added to the chains.
-const SOME: bool = false;
-const WHOLE: bool = true;
-
-/// Sums that are to be added to the chains: what belongs to them besides.
-struct Pending<'a, S> {
-    s: [S; SCALED],
-    metas: [&'a [ActMeta; TILE]; SCALED],
-    /// Blocks: all four or fewer.
-    count: usize,
-}
-
-impl<'a, S: Copy> Pending<'a, S> {
-    /// Of blocks `b..b + count` of a part; block `b` stands for those that are not there.
-    #[inline(always)]
-    fn of<F: Format>(part: &Part<'a, '_, F, S>, b: usize, count: usize) -> Self {
-        let mut pending = Pending { s: [part.s[b]; SCALED], metas: [part.metas(b); SCALED], count };
-        for i in 1..SCALED {
-            if i < count {
-                (pending.s[i], pending.metas[i]) = (part.s[b + i], part.metas(b + i));
-            }
-        }
-        pending
-    }
-}
-
-/// Multiplies four blocks of a part from `b` on into `now`, adds `before`, the group of blocks before them, to its
-/// chains, and unpacks up to four blocks of the next step.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "one inner loop, always inlined")]
-fn stage<I: TileIsa, F: Format, T: Blocks<F>, const MULTIPLY: bool, const ALL: bool>(
-    isa: I,
+fn multiply<T: Tiles, const P: usize>(
     tiles: &mut T,
-    part: &Part<'_, '_, F, F::Scales<I>>,
-    b: usize,
-    now: &mut GroupSums,
-    before: &GroupSums,
-    pending: &Pending<'_, F::Scales<I>>,
-    acc: &mut [I::F; ROWS],
-    filling: &mut Filling<'_, I, F>,
+    w: &Span<P>,
+    x: &[[ActQuants; TILE]; PARTS],
+    meanwhile: impl FnOnce(),
 ) {
-    let (s, metas) = (pending.s, pending.metas);
-    let count = if MULTIPLY { (part.s.len() - b).min(SCALED) } else { 0 };
-
-    macro_rules! add {
-        ($($t:literal)*) => {$(
-            if ALL || pending.count > 0 {
-                let mut sum = isa.splat(0.0);
-                for i in 0..SCALED {
-                    if ALL || i < pending.count {
-                        let second = if F::TILING.sums() == 2 { 1 } else { 0 };
-                        let sums = [isa.iload(&before[0][i].0[$t]), isa.iload(&before[second][i].0[$t])];
-                        let dot = F::dot_of_sums(isa, sums, s[i]);
-                        sum = F::join(isa, dot, s[i], &metas[i][$t], sum);
-                    }
-                }
-                acc[$t] = isa.fma(sum, isa.splat(metas[0][$t].d), acc[$t]);
-            }
-        )*};
+    if P == 2 {
+        tiles.load::<4>((&x[0]).into());
+        tiles.load::<6>((&w[0]).into());
+        tiles.dot::<0, 4, 6>(true);
+        tiles.load::<5>((&x[1]).into());
+        tiles.dot::<1, 5, 6>(true);
+        meanwhile();
+        tiles.load::<7>((&w[1]).into());
+        tiles.dot::<2, 4, 7>(false);
+        tiles.dot::<3, 5, 7>(false);
+    } else {
+        // Six sums leave two registers.
+        tiles.load::<6>((&x[0]).into());
+        tiles.load::<7>((&w[0]).into());
+        tiles.dot::<0, 6, 7>(true);
+        tiles.load::<7>((&w[1]).into());
+        tiles.dot::<2, 6, 7>(false);
+        tiles.load::<7>((&w[2 % P]).into());
+        tiles.dot::<4, 6, 7>(false);
+        meanwhile();
+        tiles.load::<6>((&x[1]).into());
+        tiles.dot::<5, 6, 7>(false);
+        tiles.load::<7>((&w[1]).into());
+        tiles.dot::<3, 6, 7>(false);
+        tiles.load::<7>((&w[0]).into());
+        tiles.dot::<1, 6, 7>(true);
     }
-    macro_rules! multiply {
-        ($i:literal, $a:literal, $c0:literal, $c1:literal; $($t:literal)*) => {
-            if $i < count {
-                tiles.load::<_, $a>(part, b + $i);
-            }
-            add!($($t)*);
-            if $i < count {
-                tiles.multiply::<_, $a, $c0, $c1>(part, b + $i);
-                filling.advance(isa);
-            }
-        };
-    }
-    macro_rules! store {
-        ($i:literal, $c0:literal, $c1:literal) => {
-            if $i < count {
-                tiles.store::<$c0>(&mut now[0][$i]);
-                if F::TILING.sums() == 2 {
-                    tiles.store::<$c1>(&mut now[1][$i]);
-                }
-            }
-        };
-    }
-    multiply!(0, 4, 0, 1; 0 1);
-    add!(2 3);
-    multiply!(1, 5, 2, 3; 4 5);
-    add!(6);
-    store!(0, 0, 1);
-    add!(7);
-    multiply!(2, 4, 0, 1; 8 9);
-    add!(10);
-    store!(1, 2, 3);
-    add!(11);
-    multiply!(3, 5, 2, 3; 12 13);
-    add!(14);
-    store!(2, 0, 1);
-    add!(15);
-    store!(3, 2, 3);
 }
+
+/// Does one thing with each of the first `S` registers.
+macro_rules! registers {
+    ($s:ident, |$r:ident| $body:expr) => {
+        registers!($s, $r, $body; 0 1 2 3 4 5)
+    };
+    ($s:ident, $r:ident, $body:expr; $($n:literal)*) => {{
+        $(if $n < $s {
+            const $r: usize = $n;
+            $body;
+        })*
+    }};
+}
+
+#[inline(always)]
+fn zero<T: Tiles, const S: usize>(tiles: &mut T) {
+    registers!(S, |R| tiles.zero::<R>());
+}
+
+#[inline(always)]
+fn load<T: Tiles, const S: usize>(tiles: &mut T, sums: &[Sums; MOST_SUMS]) {
+    registers!(S, |R| tiles.load::<R>((&sums[R]).into()));
+}
+
+#[inline(always)]
+fn store<T: Tiles, const S: usize>(tiles: &mut T, sums: &mut [Sums; MOST_SUMS]) {
+    registers!(S, |R| tiles.store::<R>(&mut sums[R]));
+}
+
+/// Sums of 16 tokens and 16 rows that have left the tiles, on their way to the output, one token at a time.
+struct Scaling<'a, D> {
+    /// Of the tokens.
+    metas: &'a [ActMeta],
+    bounds: D,
+    group: usize,
+    tile: usize,
+    /// The next token.
+    next: usize,
+}
+
+impl Scaling<'_, [__m512d; 2]> {
+    /// Scales and stores one more token's; `false` where none is left.
+    #[inline(always)]
+    fn advance<I: TileIsa, F: Format, const S: usize>(
+        &mut self,
+        isa: I,
+        p: &Piece<'_>,
+        from: &[Sums; MOST_SUMS],
+    ) -> bool {
+        let t = self.next;
+        let Some(meta) = self.metas.get(t) else { return false };
+        self.next += 1;
+        let sums: [&[i32; 16]; S] = std::array::from_fn(|i| &from[i].0[t % ROWS]);
+        let value = isa.scaled_sums(sums, const { weights::<S>() }, self.bounds, unit_of::<F>(meta.d));
+        p.store(isa, self.group, self.tile * TILE + t, value);
+        true
+    }
+}
+const _: () = assert!(ROWS == TILE);

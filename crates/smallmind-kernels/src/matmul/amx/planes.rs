@@ -1,0 +1,184 @@
+//! Unpacking to planes, one span at a time, and the memory of a thread that it goes to.
+#![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+
+use super::{MOST_TILES, Step};
+use crate::isa::Isa;
+use crate::isa::amx::{Sums, TileBytes, TileIsa};
+use crate::matmul::acts::{BLOCK, SPAN};
+use crate::matmul::format::{Format, RowGroup, integer_scales, largest_weight};
+
+/// Tiles of unpacked weights of one buffer: 192 KB, of a second-level cache of 2 MB.
+pub(super) const UNPACKED: usize = 192;
+/// Most tiles of sums of one product.
+pub(super) const MOST_SUMS: usize = 6;
+/// How far ahead of unpacking weights are asked for, in bytes.
+const PREFETCH_BYTES: usize = 4096;
+/// Blocks of a span.
+const BLOCKS: usize = SPAN / BLOCK;
+
+/// The integer weights of 64 values of 16 rows: a tile for each byte, the upper one first. The upper one is signed.
+pub(super) type Span<const P: usize> = [TileBytes; P];
+
+/// What a thread computes a piece in, kept from one to the next: on the stack every call would touch each of its pages.
+#[repr(C, align(4096))]
+pub(super) struct Scratch {
+    /// That leave the tiles, and that are scaled meanwhile.
+    pub(super) sums: [[Sums; MOST_SUMS]; 2],
+    /// Of the step that is multiplied and of the one after.
+    pub(super) unpacked: [Unpacked; 2],
+    /// Sums between one part of `k` and the next, of each tile of tokens.
+    pub(super) waiting: [[Sums; MOST_SUMS]; MOST_TILES],
+}
+
+thread_local! {
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+impl Scratch {
+    /// This thread's; the first time it is made.
+    pub(super) fn take() -> Box<Scratch> {
+        SCRATCH.take().unwrap_or_else(|| {
+            // SAFETY: integers, and memory that needs no value.
+            unsafe { Box::new_zeroed().assume_init() }
+        })
+    }
+
+    /// Gives it back to the thread.
+    pub(super) fn keep(self: Box<Self>) {
+        SCRATCH.set(Some(self));
+    }
+}
+
+/// Unpacked weights of one step: span after span of one row group after the other.
+#[repr(C, align(4096))]
+pub(super) struct Unpacked([MaybeUninit<TileBytes>; UNPACKED]);
+
+impl Unpacked {
+    /// The first spans.
+    ///
+    /// # Safety
+    /// A [`Filling`] has written them.
+    #[inline(always)]
+    pub(super) unsafe fn spans<const P: usize>(&self, count: usize) -> &[Span<P>] {
+        // SAFETY: written, by the caller's promise.
+        unsafe { self.0[..count * P].assume_init_ref() }.as_chunks().0
+    }
+}
+
+/// A step's weights that are being unpacked, one span at a time.
+pub(super) struct Filling<'a, I: Isa, F: Format, const P: usize> {
+    out: std::slice::IterMut<'a, [MaybeUninit<TileBytes>; P]>,
+    /// The groups that come after this one, and the length of each.
+    groups: &'a [u8],
+    len: usize,
+    /// Of this group.
+    units: &'a [F::Unit],
+    factor: I::F,
+    /// The next span and block of the group, and those of a step.
+    span: usize,
+    first: usize,
+    end: usize,
+}
+
+impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
+    #[inline(always)]
+    pub(super) fn new(isa: I, step: &Step, len: usize, bytes: &'a [u8], out: &'a mut Unpacked) -> Self {
+        let (out, _) = out.0[..step.groups * step.spans * P].as_chunks_mut();
+        let mut filling = Filling {
+            out: out.iter_mut(),
+            groups: &bytes[step.first_group * len..(step.first_group + step.groups) * len],
+            len,
+            units: &[],
+            factor: isa.splat(0.0),
+            span: 0,
+            first: step.first_span,
+            end: step.first_span + step.spans,
+        };
+        filling.next_group(isa);
+        filling
+    }
+
+    /// With nothing to do.
+    #[inline(always)]
+    pub(super) fn nothing(isa: I) -> Self {
+        let factor = isa.splat(0.0);
+        Filling { out: [].iter_mut(), groups: &[], len: 0, units: &[], factor, span: 0, first: 0, end: 0 }
+    }
+
+    #[inline(always)]
+    fn next_group(&mut self, isa: I) {
+        if let Some((group, rest)) = self.groups.split_at_checked(self.len) {
+            let group = RowGroup::<F::Unit>::view(group);
+            self.units = group.units;
+            self.factor = isa.div(isa.splat(largest_weight(F::PLANES)), isa.load(group.bounds));
+            self.groups = rest;
+            self.span = self.first;
+        }
+    }
+
+    /// Unpacks one more span; `false` where none is left.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, isa: I) -> bool {
+        let Some(tiles) = self.out.next() else { return false };
+        for half in 0..BLOCKS {
+            let block = self.span * BLOCKS + half;
+            match self.units.get(block / F::BLOCKS) {
+                Some(unit) => self.block(isa, unit, block % F::BLOCKS, half, tiles),
+                None => {
+                    for tile in &mut *tiles {
+                        for j in 0..8 {
+                            store(isa, isa.bsplat(0), tile, 8 * half + j);
+                        }
+                    }
+                }
+            }
+        }
+        self.span += 1;
+        if self.span == self.end {
+            self.next_group(isa);
+        }
+        true
+    }
+
+    /// Unpacks a block into the first or the last rows of the tiles.
+    #[inline(always)]
+    fn block(&self, isa: I, unit: &F::Unit, b: usize, half: usize, tiles: &mut [MaybeUninit<TileBytes>; P]) {
+        let here = std::ptr::from_ref(unit).cast::<u8>();
+        let bytes = size_of::<F::Unit>() / F::BLOCKS;
+        let mut line = 0;
+        while line < bytes {
+            isa.prefetch(here.wrapping_add(PREFETCH_BYTES + b * bytes + line));
+            line += 64;
+        }
+        let q = F::unpack(isa, unit, b);
+        let scales = integer_scales::<I, F>(isa, unit, b, self.factor);
+        if P == 2 {
+            // 16 bits wrap, and what is left in the end fits them.
+            let less = scales.less::<I, F>(isa);
+            let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
+            let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
+            for j in 0..8 {
+                let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
+                store(isa, upper, &mut tiles[0], 8 * half + j);
+                store(isa, lower, &mut tiles[1], 8 * half + j);
+            }
+        } else {
+            let [upper, lower] = isa.bytes_of(scales.s[0]);
+            for (j, q) in q.into_iter().enumerate() {
+                for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
+                    store(isa, bytes, tile, 8 * half + j);
+                }
+            }
+        }
+    }
+}
+
+/// Writes one row of a tile.
+#[inline(always)]
+fn store<I: TileIsa>(isa: I, bytes: I::B, tile: &mut MaybeUninit<TileBytes>, row: usize) {
+    // SAFETY: within the tile; a byte array needs no value before it is written.
+    isa.bstore(bytes, unsafe { &mut (&mut (*tile.as_mut_ptr()).0)[row] });
+}
