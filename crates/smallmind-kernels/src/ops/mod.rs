@@ -7,6 +7,7 @@ pub(crate) mod elementwise;
 pub(crate) mod exp;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod fast_attention;
+mod many_queries;
 pub(crate) mod norm;
 pub(crate) mod pages;
 pub(crate) mod quantize;
