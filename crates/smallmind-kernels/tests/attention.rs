@@ -120,8 +120,8 @@ fn queries(head_dim: usize, positions: usize, n: usize, r: &mut Random) -> (Vec<
     let q = r.units(n * head_dim).iter().map(|q| q * scale).collect();
     let seen = (0..n)
         .map(|i| match i % 4 {
-            0 => 0..positions - i,
-            1 => (positions - i).saturating_sub(300)..positions - i,
+            0 => 0..positions - i % positions,
+            1 => (positions - i % positions).saturating_sub(300)..positions - i % positions,
             2 => 0..1 + r.below(positions),
             _ => {
                 let from = r.below(positions);
