@@ -43,7 +43,7 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/matmul/tile.rs", "threads write disjoint rows of one output"),
     (
         "crates/smallmind-kernels/src/ops/fast_attention.rs",
-        "hands on the proof that tiles may be used; converts into memory not initialized before",
+        "hands on the proof that tiles may be used; makes memory of zeros",
     ),
     ("crates/smallmind-kernels/src/table.rs", "calls code compiled for instructions that the CPU has"),
     ("crates/smallmind-kernels/src/threads.rs", "lends a closure to the workers for one call"),

@@ -3,6 +3,7 @@
 //! changes no bit.
 
 use super::exp::exp;
+use super::many_queries::{FEWEST_GROUPS, attend_groups};
 use super::pages::{Bytes, PAGE, PageRef, Scores, Stored, padded};
 use super::{map, zip};
 use crate::isa::{Isa, LANES, max_lane, sum};
@@ -42,16 +43,21 @@ pub struct PageTask<'a> {
 #[inline(always)]
 pub(crate) fn attend_page<I: Isa>(isa: I, task: &mut PageTask<'_>) {
     match task.page {
-        PageRef::F16(p) => attend_as(isa, p, task),
-        PageRef::F32(p) => attend_as(isa, p, task),
-        PageRef::Q8 { quants, scales } => attend_as(isa, Bytes { quants, scales }, task),
+        PageRef::F16(p) => {
+            // Where few queries share a load, converting to memory takes more than it saves.
+            let many = I::QUERIES == 6 && task.seen.len() >= 6 * FEWEST_GROUPS;
+            let first = if many { attend_groups::<I, 6>(isa, p, task) } else { 0 };
+            attend_as(isa, p, task, first);
+        }
+        PageRef::F32(p) => attend_as(isa, p, task, 0),
+        PageRef::Q8 { quants, scales } => attend_as(isa, Bytes { quants, scales }, task, 0),
     }
 }
 
+/// The queries from `first` on.
 #[inline(always)]
-fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>) {
+fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>, mut first: usize) {
     let n = t.seen.len();
-    let mut first = 0;
     while first < n {
         let width = (n - first).min(I::QUERIES);
         match width {
@@ -95,13 +101,12 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
     while b < b1 {
         b += match b1 - b {
             1 => page.score::<I, Q, 1>(isa, dim, b, &q, &mut scores),
+            4.. if I::QUERIES == 6 => page.score::<I, Q, 4>(isa, dim, b, &q, &mut scores),
             _ => page.score::<I, Q, 2>(isa, dim, b, &q, &mut scores),
         };
     }
 
-    for i in 0..Q {
-        t.state[first + i] = softmax(isa, &mut scores[i], b0..b1, t.seen[first + i].clone());
-    }
+    softmax(isa, &mut scores, b0..b1, &t.seen[first..first + Q], &mut t.state[first..first + Q]);
 
     // out = Σ p · V, positions ascending.
     let out = &mut t.out[first * dim_padded..(first + Q) * dim_padded];
@@ -117,49 +122,89 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
     }
 }
 
-/// Turns a query's scores of some blocks into e^(score − max) over what it sees, and into 0 elsewhere.
+/// 16 lanes of `low`, 16 of `high`, 16 of `low`: every border between them is a window of it.
+const fn window(low: f32, high: f32) -> [f32; 3 * LANES] {
+    let mut all = [low; 3 * LANES];
+    let mut i = LANES;
+    while i < 2 * LANES {
+        all[i] = high;
+        i += 1;
+    }
+    all
+}
+
+/// `high` in the lanes of what is seen of the 16 positions from `at` on, `low` in the others, as the smaller of two vectors.
 #[inline(always)]
-pub(super) fn softmax<I: Isa>(
+fn lanes_seen<I: Isa>(
     isa: I,
-    scores: &mut Scores,
+    window: &[f32; 3 * LANES],
+    at: usize,
+    seen: &std::ops::Range<usize>,
+) -> [I::F; 2] {
+    let lane = |position: usize| position.clamp(at, at + LANES) - at;
+    let (mut from, mut to) = ([0.0; LANES], [0.0; LANES]);
+    from.copy_from_slice(&window[LANES - lane(seen.start)..][..LANES]);
+    to.copy_from_slice(&window[2 * LANES - lane(seen.end)..][..LANES]);
+    [isa.load(&from), isa.load(&to)]
+}
+
+/// Turns scores of some blocks into e^(score − max) over what each query sees, and into 0 elsewhere. The queries go side
+/// by side, because one by itself would be a long chain.
+#[inline(always)]
+pub(super) fn softmax<I: Isa, const Q: usize>(
+    isa: I,
+    scores: &mut [Scores; Q],
     blocks: std::ops::Range<usize>,
-    seen: std::ops::Range<usize>,
-) -> Partial {
-    let mut state = Partial::EMPTY;
-    let (first, end) = (blocks.start * LANES, blocks.end * LANES);
-    let flat = scores.as_flattened_mut();
-    if seen.is_empty() {
-        flat[first..end].fill(0.0);
-        return state;
+    seen: &[std::ops::Range<usize>],
+    state: &mut [Partial],
+) {
+    const LIMITS: [f32; 3 * LANES] = window(f32::NEG_INFINITY, f32::INFINITY);
+    const FACTORS: [f32; 3 * LANES] = window(0.0, 1.0);
+    // Blocks that all of them see whole.
+    let mut whole = blocks.clone();
+    for seen in &seen[..Q] {
+        whole.start = whole.start.max(seen.start.div_ceil(LANES));
+        whole.end = if seen.is_empty() { 0 } else { whole.end.min(seen.end / LANES) };
     }
-    flat[first..seen.start].fill(f32::NEG_INFINITY);
-    flat[seen.end..end].fill(f32::NEG_INFINITY);
-    let mut max = isa.splat(f32::NEG_INFINITY);
-    for block in &scores[blocks.clone()] {
-        max = isa.max(isa.load(block), max);
-    }
-    state.max = max_lane(isa, max);
-    let shift = isa.splat(state.max);
-    let mut total = isa.splat(0.0);
-    for (b, block) in blocks.clone().zip(&mut scores[blocks]) {
-        let mut p = exp(isa, isa.sub(isa.load(block), shift));
-        let at = b * LANES;
-        if at < seen.start || at + LANES > seen.end {
-            // Positions not seen weigh nothing at all.
-            let mut lanes = [0.0; LANES];
-            isa.store(p, &mut lanes);
-            for (l, p) in lanes.iter_mut().enumerate() {
-                if !seen.contains(&(at + l)) {
-                    *p = 0.0;
-                }
+    let mut max = [isa.splat(f32::NEG_INFINITY); Q];
+    for b in blocks.clone() {
+        if !whole.contains(&b) {
+            for i in 0..Q {
+                let [from, to] = lanes_seen(isa, &LIMITS, b * LANES, &seen[i]);
+                let score = isa.load(&scores[i][b]);
+                isa.store(isa.min(from, isa.min(to, score)), &mut scores[i][b]);
             }
-            p = isa.load(&lanes);
         }
-        isa.store(p, block);
-        total = isa.add(total, p);
+        for i in 0..Q {
+            max[i] = isa.max(isa.load(&scores[i][b]), max[i]);
+        }
     }
-    state.sum = sum(isa, total);
-    state
+    let mut shift = max;
+    for i in 0..Q {
+        state[i].max = max_lane(isa, max[i]);
+        shift[i] = isa.splat(state[i].max);
+    }
+    let mut total = [isa.splat(0.0); Q];
+    for b in blocks {
+        let mut p = total;
+        for i in 0..Q {
+            p[i] = exp(isa, isa.sub(isa.load(&scores[i][b]), shift[i]));
+        }
+        if !whole.contains(&b) {
+            // Positions not seen weigh nothing at all.
+            for i in 0..Q {
+                let [from, to] = lanes_seen(isa, &FACTORS, b * LANES, &seen[i]);
+                p[i] = isa.mul(p[i], isa.mul(from, to));
+            }
+        }
+        for i in 0..Q {
+            isa.store(p[i], &mut scores[i][b]);
+            total[i] = isa.add(total[i], p[i]);
+        }
+    }
+    for i in 0..Q {
+        state[i].sum = sum(isa, total[i]);
+    }
 }
 
 /// Merges the next page's partial result into the earlier pages': the caller goes through the pages in ascending order.

@@ -7,6 +7,7 @@ pub(crate) mod elementwise;
 pub(crate) mod exp;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod fast_attention;
+mod many_queries;
 pub(crate) mod norm;
 pub(crate) mod pages;
 pub(crate) mod quantize;
@@ -59,6 +60,29 @@ macro_rules! zip {
     }};
 }
 
+/// As [`zip!`], of two slices into a third: `out[i] = body(x[i], y[i])`, all of one length.
+macro_rules! zip_into {
+    ($isa:ident, $out:expr, $x:expr, $y:expr, |$a:ident, $b:ident| $body:expr) => {{
+        let (whole, tail) = $out.as_chunks_mut::<{ $crate::isa::LANES }>();
+        let (xs, xt) = $x.as_chunks::<{ $crate::isa::LANES }>();
+        let (ys, yt) = $y.as_chunks::<{ $crate::isa::LANES }>();
+        for ((out, x), y) in whole.iter_mut().zip(xs).zip(ys) {
+            let ($a, $b) = ($isa.load(x), $isa.load(y));
+            let v = $body;
+            $isa.store(v, out);
+        }
+        if !tail.is_empty() {
+            let (mut x, mut y) = ([0.0; $crate::isa::LANES], [0.0; $crate::isa::LANES]);
+            x[..xt.len()].copy_from_slice(xt);
+            y[..yt.len()].copy_from_slice(yt);
+            let ($a, $b) = ($isa.load(&x), $isa.load(&y));
+            let v = $body;
+            $isa.store(v, &mut x);
+            tail.copy_from_slice(&x[..tail.len()]);
+        }
+    }};
+}
+
 /// Folds every 16 values `$v` into `$acc`, the rest padded with `$pad`, and adds the lanes up by the fixed tree.
 macro_rules! reduce {
     ($isa:ident, $x:expr, $pad:expr, |$v:ident, $acc:ident| $body:expr) => {{
@@ -78,4 +102,4 @@ macro_rules! reduce {
     }};
 }
 
-pub(crate) use {map, reduce, zip};
+pub(crate) use {map, reduce, zip, zip_into};

@@ -12,7 +12,7 @@ use crate::isa::{Isa, LANES};
 pub const PAGE: usize = 256;
 
 /// How far ahead K and V are asked for: as for weights. What follows K in a page is V.
-const PREFETCH_BYTES: usize = 8192;
+pub(super) const PREFETCH_BYTES: usize = 8192;
 
 /// `head_dim` rounded up to whole vectors: the row length of V in a page and of partial outputs.
 pub fn padded(head_dim: usize) -> usize {
@@ -23,6 +23,9 @@ pub fn padded(head_dim: usize) -> usize {
 pub fn page_len(head_dim: usize) -> usize {
     PAGE * head_dim + PAGE * padded(head_dim)
 }
+
+/// Values of a head that are multiplied in one step.
+const STEP: usize = 4;
 
 /// Values that share a scale, of a page of bytes.
 const SCALED: usize = 32;
@@ -225,25 +228,7 @@ impl<E: Element> Stored for &[E] {
         q: &[&[f32]; Q],
         scores: &mut [Scores; Q],
     ) -> usize {
-        let mut acc = [[isa.splat(0.0); B]; Q];
-        // Cut to one length that the loop's bound shows, so that nothing is checked within.
-        let q = q.map(|q| &q[..dim]);
-        let mut k: [&[[E; LANES]]; B] = [&[]; B];
-        for (j, k) in k.iter_mut().enumerate() {
-            *k = &self[(block + j) * LANES * dim..][..LANES * dim].as_chunks::<LANES>().0[..dim];
-        }
-        for d in 0..dim {
-            let mut key = [isa.splat(0.0); B];
-            for j in 0..B {
-                // Each line once.
-                if (d * size_of::<[E; LANES]>()).is_multiple_of(64) {
-                    prefetch(isa, &k[j][d]);
-                }
-                key[j] = E::load(isa, &k[j][d]);
-            }
-            add_products(isa, std::array::from_fn(|i| q[i][d]), &key, &mut acc);
-        }
-        store_scores(isa, &acc, block, scores)
+        score_keys::<I, E, Q, B, PREFETCH_BYTES>(isa, &self[block * LANES * dim..], q, scores, block)
     }
 
     #[inline(always)]
@@ -257,22 +242,89 @@ impl<E: Element> Stored for &[E] {
         out: &mut [f32],
     ) {
         let width = padded(dim);
+        let rows = &self[PAGE * dim..][positions.start * width..positions.end * width];
         let mut acc = [[isa.splat(0.0); V]; Q];
-        let weights = weights_of(scores, &positions);
-        let values = &self[PAGE * dim..];
-        let rows = values[positions.start * width..positions.end * width].chunks_exact(width);
-        for (pos, row) in (0..positions.len()).zip(rows) {
-            let row = row[at..at + V * LANES].as_chunks::<LANES>().0;
-            let mut x = [isa.splat(0.0); V];
-            for v in 0..V {
-                if (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
-                    prefetch(isa, &row[v]);
-                }
-                x[v] = E::load(isa, &row[v]);
-            }
-            add_products(isa, std::array::from_fn(|i| weights[i][pos]), &x, &mut acc);
-        }
+        weigh_values::<I, E, Q, V, PREFETCH_BYTES>(
+            isa,
+            (rows, width),
+            at,
+            &weights_of(scores, &positions),
+            &mut acc,
+        );
         store_values(isa, &acc, width, at, out);
+    }
+}
+
+/// Scores of the B blocks of 16 positions that `keys` begins with, which are those from `block` on; returns B.
+#[inline(always)]
+pub(super) fn score_keys<I: Isa, E: Element, const Q: usize, const B: usize, const AHEAD: usize>(
+    isa: I,
+    keys: &[E],
+    q: &[&[f32]; Q],
+    scores: &mut [Scores; Q],
+    block: usize,
+) -> usize {
+    let dim = q[0].len();
+    // Several values at a time, so that nothing is checked within and each line is asked for once.
+    let (whole, rest) = (dim / STEP, dim / STEP * STEP..dim);
+    let mut k: [&[[E; LANES]]; B] = [&[]; B];
+    let mut k_steps: [&[[[E; LANES]; STEP]]; B] = [&[]; B];
+    for j in 0..B {
+        k[j] = &keys[j * LANES * dim..][..LANES * dim].as_chunks::<LANES>().0[..dim];
+        k_steps[j] = &k[j].as_chunks().0[..whole];
+    }
+    let mut q_steps: [&[[f32; STEP]]; Q] = [&[]; Q];
+    for i in 0..Q {
+        q_steps[i] = &q[i].as_chunks().0[..whole];
+    }
+    let mut acc = [[isa.splat(0.0); B]; Q];
+    let mut key = [isa.splat(0.0); B];
+    let mut factors = [0.0; Q];
+    for step in 0..whole {
+        for d in 0..STEP {
+            for j in 0..B {
+                if AHEAD > 0 && (d * size_of::<[E; LANES]>()).is_multiple_of(64) {
+                    prefetch(isa, &k_steps[j][step][d]);
+                }
+                key[j] = E::load(isa, &k_steps[j][step][d]);
+            }
+            for i in 0..Q {
+                factors[i] = q_steps[i][step][d];
+            }
+            add_products(isa, factors, &key, &mut acc);
+        }
+    }
+    for d in rest {
+        for j in 0..B {
+            key[j] = E::load(isa, &k[j][d]);
+        }
+        for i in 0..Q {
+            factors[i] = q[i][d];
+        }
+        add_products(isa, factors, &key, &mut acc);
+    }
+    store_scores(isa, &acc, block, scores)
+}
+
+/// `acc += Σ weight · V` of V vectors from value `at` on, of rows and their length, positions ascending.
+#[inline(always)]
+pub(super) fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize, const AHEAD: usize>(
+    isa: I,
+    (rows, width): (&[E], usize),
+    at: usize,
+    weights: &[&[f32]; Q],
+    acc: &mut [[I::F; V]; Q],
+) {
+    for (pos, row) in rows.chunks_exact(width).enumerate() {
+        let row = row[at..at + V * LANES].as_chunks::<LANES>().0;
+        let mut x = [isa.splat(0.0); V];
+        for v in 0..V {
+            if AHEAD > 0 && (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
+                prefetch(isa, &row[v]);
+            }
+            x[v] = E::load(isa, &row[v]);
+        }
+        add_products(isa, std::array::from_fn(|i| weights[i][pos]), &x, acc);
     }
 }
 
@@ -373,13 +425,16 @@ impl Stored for Bytes<'_> {
 
 /// Asks for what lies ahead of `x`.
 #[inline(always)]
-fn prefetch<I: Isa, X>(isa: I, x: &X) {
+pub(super) fn prefetch<I: Isa, X>(isa: I, x: &X) {
     isa.prefetch(std::ptr::from_ref(x).cast::<u8>().wrapping_add(PREFETCH_BYTES));
 }
 
 /// What each query weighs the positions with.
 #[inline(always)]
-fn weights_of<'a, const Q: usize>(scores: &'a [Scores; Q], positions: &Range<usize>) -> [&'a [f32]; Q] {
+pub(super) fn weights_of<'a, const Q: usize>(
+    scores: &'a [Scores; Q],
+    positions: &Range<usize>,
+) -> [&'a [f32]; Q] {
     let mut weights: [&[f32]; Q] = [&[]; Q];
     for (weights, scores) in weights.iter_mut().zip(scores) {
         *weights = &scores.as_flattened()[positions.clone()];
@@ -419,7 +474,7 @@ fn store_scores<I: Isa, const Q: usize, const B: usize>(
 }
 
 #[inline(always)]
-fn store_values<I: Isa, const Q: usize, const V: usize>(
+pub(super) fn store_values<I: Isa, const Q: usize, const V: usize>(
     isa: I,
     acc: &[[I::F; V]; Q],
     width: usize,
@@ -432,4 +487,22 @@ fn store_values<I: Isa, const Q: usize, const V: usize>(
             isa.store(acc[i][v], &mut row[v]);
         }
     }
+}
+
+/// What [`store_values`] has stored.
+#[inline(always)]
+pub(super) fn load_values<I: Isa, const Q: usize, const V: usize>(
+    isa: I,
+    width: usize,
+    at: usize,
+    out: &[f32],
+) -> [[I::F; V]; Q] {
+    let mut acc = [[isa.splat(0.0); V]; Q];
+    for i in 0..Q {
+        let row = out[i * width + at..][..V * LANES].as_chunks::<LANES>().0;
+        for v in 0..V {
+            acc[i][v] = isa.load(&row[v]);
+        }
+    }
+    acc
 }

@@ -170,7 +170,7 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
 fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
     let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
     let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
-    let (per_task, attend_page) = (rows_per_task(group), of_class(pass));
+    let (per_task, attend_page) = (rows_per_task(config, s.rows.len(), pool.threads()), of_class(pass));
     s.items.clear();
     let mut first = 0;
     for span in spans {
@@ -207,14 +207,20 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
                     0..0
                 }
             });
+            let first = page == item.first_page;
+            let (state, out) =
+                if first { (&mut states, &mut *result) } else { (&mut part_states, &mut *part) };
             attend_page(&mut PageTask {
                 page: kv.page(index, kv_head, page),
                 q: &own_q[..queries * dim],
                 head_dim: dim,
                 seen: &ranges[..queries],
-                state: &mut part_states[..queries],
-                out: &mut part[..queries * width],
+                state: &mut state[..queries],
+                out: &mut out[..queries * width],
             });
+            if first {
+                continue;
+            }
             for i in 0..queries {
                 let at = i * width..(i + 1) * width;
                 (kernels.merge_partial)(&mut states[i], &mut result[at.clone()], part_states[i], &part[at]);

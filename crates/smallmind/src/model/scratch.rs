@@ -6,8 +6,12 @@ use super::activations::ActBuffer;
 use super::config::Config;
 use super::plan::Plan;
 
-/// Query vectors that one attention task handles, so that a page of K in the first-level cache serves them all.
-const TASK_QUERIES: usize = 32;
+/// Query vectors that one attention task handles: a page is converted once for all of them. The fewer where the more
+/// would leave too few tasks for the threads. Multiples of 6, which AVX-512 computes at once.
+const TASK_QUERIES: [usize; 2] = [60, 30];
+
+/// Tasks for each thread from which on they are large: the longest, which are the last, then wait for nobody long.
+const TASKS_PER_THREAD: usize = 8;
 
 /// The buffers. Rows are the tokens of one pass, at most as many as it was made for.
 #[derive(Debug)]
@@ -99,12 +103,14 @@ impl Scratch {
     /// pass itself allocates nothing.
     pub(crate) fn reserve(&mut self, config: &Config, rows: usize, positions: usize, logit_rows: usize) {
         let pages = positions.div_ceil(PAGE) + 1;
-        let block_rows = rows_per_task(config.group());
-        let whole = rows.div_ceil(block_rows) + rows.min(64);
+        let [most, fewest] = TASK_QUERIES.map(|queries| rows_of(queries, config.group()));
+        let whole = rows.div_ceil(fewest) + rows.min(64);
         let items = whole.max(rows.min(64) * pages);
         self.items.reserve(items.saturating_sub(self.items.len()));
-        let by_block =
-            rows.div_ceil(block_rows) * config.kv_heads * block_len(config, block_rows * config.group());
+        let by_block = [most, fewest]
+            .map(|n| rows.div_ceil(n) * config.kv_heads * block_len(config, n * config.group()))
+            .into_iter()
+            .fold(0, usize::max);
         let by_page = rows.min(64) * pages * config.heads * page_part_len(config, 1);
         grow(&mut self.tasks, by_block.max(by_page));
         grow(&mut self.logits, logit_rows * config.vocab);
@@ -119,9 +125,15 @@ pub(crate) fn grow(buffer: &mut Vec<f32>, len: usize) {
     }
 }
 
-/// Rows of one sequence that one attention task handles in a prefill.
-pub(crate) fn rows_per_task(group: usize) -> usize {
-    (TASK_QUERIES / group).max(1)
+/// Rows of one sequence that one attention task handles in a prefill of `rows` rows.
+pub(crate) fn rows_per_task(config: &Config, rows: usize, threads: usize) -> usize {
+    let [most, fewest] = TASK_QUERIES.map(|queries| rows_of(queries, config.group()));
+    if rows / most * config.kv_heads >= TASKS_PER_THREAD * threads { most } else { fewest }
+}
+
+/// Rows of so many query vectors.
+fn rows_of(queries: usize, group: usize) -> usize {
+    (queries / group).max(1)
 }
 
 /// Floats of the work area of a prefill task of `queries` query vectors: result, one page's part, and the queries.
