@@ -36,13 +36,13 @@ thread_local! {
 /// The smallest range that holds what any of them sees; empty where nobody sees anything.
 #[inline(always)]
 fn union(seen: &[Range<usize>]) -> Range<usize> {
-    let mut all = PAGE..0;
+    let (mut from, mut to) = (PAGE, 0);
     for r in seen {
         if !r.is_empty() {
-            all = all.start.min(r.start)..all.end.max(r.end);
+            (from, to) = (from.min(r.start), to.max(r.end));
         }
     }
-    all
+    from..to
 }
 
 /// Whole blocks of `positions`.
