@@ -5,12 +5,13 @@
 
 SMALLMIND is the release binary, TEXT any text of some 100 kB. Needs the package `torch`. PyTorch trains the same GPT-2
 shape as one writes it: nn.Linear, nn.LayerNorm, scaled_dot_product_attention, AdamW (foreach) and clipping, batches that
-are ready in memory. Prints each side's tokens a second over whole steps, forward, backward and optimizer, round by round and the best. In
-bf16 PyTorch runs its forward pass under autocast; the ratio of that line is to PyTorch in the same precision.
+are ready in memory. Prints each side's tokens a second over whole steps, forward, backward and optimizer, behind the first few,
+which both sides begin slowly with: round by round, the best and the median. In bf16 PyTorch runs its forward pass under autocast; the ratio of that line is to PyTorch in the same precision.
 """
 import argparse
 import itertools
-import json
+import re
+import statistics
 import subprocess
 import tempfile
 import time
@@ -54,12 +55,12 @@ class Gpt2(nn.Module):
         return self.head(self.norm(x))
 
 
-def torch_speed(shape, batch, steps, precision):
+def torch_speed(shape, batch, warm, steps, precision):
     model = Gpt2(**shape)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1, foreach=True)
-    data = torch.randint(0, shape["vocab"], (steps + 3, batch, shape["context"] + 1))
+    data = torch.randint(0, shape["vocab"], (steps + warm, batch, shape["context"] + 1))
     for i, ids in enumerate(data):
-        if i == 3:
+        if i == warm:
             start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             logits = model(ids[:, :-1])
@@ -72,11 +73,19 @@ def torch_speed(shape, batch, steps, precision):
     return steps * batch * shape["context"] / (time.perf_counter() - start)
 
 
-def our_speed(binary, text, preset, batch, steps, threads, precision):
+def our_speed(binary, text, preset, batch, warm, steps, threads, precision):
     with tempfile.TemporaryDirectory() as folder:
-        command = [binary, "train", "--preset", preset, "--data", text, "-o", str(Path(folder) / "m.gguf"), "--steps", str(steps),
-                   "--batch", str(batch), "--valid", "0", "-t", str(threads), "--tokenizer", "bytes", "--precision", precision, "--quiet", "--json"]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["tokens_per_s"]
+        command = [binary, "train", "--preset", preset, "--data", text, "-o", str(Path(folder) / "m.gguf"), "--steps", str(warm + steps),
+                   "--batch", str(batch), "--valid", "0", "-t", str(threads), "--tokenizer", "bytes", "--precision", precision]
+        done = {}
+        # A line tells of a step (of long runs, of every twentieth part) when it is done.
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:
+                if step := re.match(r"step (\d+) of", line):
+                    done[int(step[1])] = time.perf_counter()
+        if process.returncode != 0:
+            raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    return steps * batch * SHAPES[preset]["context"] / (done[warm + steps] - done[warm])
 
 
 def main():
@@ -89,16 +98,19 @@ def main():
     parser.add_argument("--preset", nargs="+", default=["small", "medium"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    steps_of = {"small": 100, "medium": 15}
+    # Warm-up and measured steps: all together a multiple of what a run tells a line of.
+    steps_of = {"small": (5, 100), "medium": (3, 15)}
     for preset, precision in itertools.product(arguments.preset, arguments.precision):
         rounds = []
         for _ in range(arguments.rounds):
-            work = (16, steps_of[preset])
+            work = (16, *steps_of[preset])
             ours = our_speed(arguments.smallmind, arguments.text, preset, *work, arguments.threads, precision)
             rounds.append((ours, torch_speed(SHAPES[preset], *work, precision)))
-        ours, theirs = (max(side) for side in zip(*rounds))
         each = ", ".join(f"{a:.0f}/{b:.0f}" for a, b in rounds)
-        print(f"{preset} {precision}: smallmind {ours:.0f} tokens/s, torch {theirs:.0f} tokens/s, {ours / theirs:.2f} times ({each})", flush=True)
+        for name, of in ("best", max), ("median", statistics.median):
+            ours, theirs = (of(side) for side in zip(*rounds))
+            print(f"{preset} {precision}, {name}: smallmind {ours:.0f} tokens/s, torch {theirs:.0f} tokens/s, {ours / theirs:.2f} times")
+        print(f"  rounds: {each}", flush=True)
 
 
 if __name__ == "__main__":

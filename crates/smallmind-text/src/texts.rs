@@ -56,6 +56,21 @@ impl Texts {
         })
     }
 
+    /// All of them as text, where they are UTF-8; checked all at once, which takes a fraction of checking each.
+    pub(crate) fn strs(&self) -> impl Iterator<Item = Option<&str>> {
+        let all = std::str::from_utf8(&self.bytes).ok();
+        let mut start = 0;
+        self.ends.iter().map(move |&end| {
+            let range = start..end as usize;
+            start = range.end;
+            match all {
+                // None where a character goes over the border of two texts.
+                Some(all) => all.get(range),
+                None => std::str::from_utf8(&self.bytes[range]).ok(),
+            }
+        })
+    }
+
     /// Gives back what was set aside for more.
     pub(crate) fn shrink_to_fit(&mut self) {
         self.bytes.shrink_to_fit();
@@ -75,7 +90,10 @@ impl std::ops::Index<usize> for Texts {
 impl<T: AsRef<[u8]>> Extend<T> for Texts {
     fn extend<I: IntoIterator<Item = T>>(&mut self, texts: I) {
         let texts = texts.into_iter();
-        self.ends.reserve(texts.size_hint().0);
+        let more = texts.size_hint().0;
+        self.ends.reserve(more);
+        // What a token takes on average; too little only costs a copy.
+        self.bytes.reserve(more.saturating_mul(8));
         texts.for_each(|text| self.push(text));
     }
 }
@@ -103,5 +121,18 @@ mod tests {
         }
         assert_eq!(texts.get(4), None);
         assert!(Texts::default().is_empty());
+    }
+
+    #[test]
+    fn a_text_is_text_only_where_it_is_so_by_itself() {
+        let texts = |of: &[&[u8]]| of.iter().collect::<Texts>();
+        // All together they are UTF-8.
+        assert!(texts(&[b"a\xc3", b"\xa9b", "é".as_bytes(), b""]).strs().eq([
+            None,
+            None,
+            Some("é"),
+            Some("")
+        ]));
+        assert!(texts(&[b"a", b"\xff", "é".as_bytes()]).strs().eq([Some("a"), None, Some("é")]));
     }
 }

@@ -230,6 +230,13 @@ impl Metadata {
     /// # Errors
     /// If the value is not such an array or an element does not fit.
     pub fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>, FormatError> {
+        // The usual type, without a value for each: a vocabulary has a type for every token.
+        if let Some(Value::Array(array)) = self.get(key)
+            && array.elem_type() == ValueType::I32
+        {
+            let (numbers, _) = array.raw().as_chunks::<4>();
+            return Ok(Some(numbers.iter().map(|n| i32::from_le_bytes(*n)).collect()));
+        }
         self.elements(key, "an array of 32-bit integers", |v| v.as_integer()?.try_into().ok())
     }
 

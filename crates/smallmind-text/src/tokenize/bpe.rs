@@ -57,7 +57,18 @@ fn byte_for(c: char) -> Option<u8> {
 }
 
 /// Appends the bytes a token's text stands for; characters outside the alphabet stand for themselves.
-pub(super) fn decode(text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn decode(mut text: &[u8], out: &mut Vec<u8>) {
+    // Nearly all texts are ASCII, which stands for itself, and characters of two bytes.
+    loop {
+        let ascii = text.iter().position(|b| !b.is_ascii()).unwrap_or(text.len());
+        out.extend_from_slice(&text[..ascii]);
+        text = &text[ascii..];
+        let [lead @ 0xc4..=0xc5, trail @ 0x80..=0xbf, rest @ ..] = text else { break };
+        let code = u32::from(lead & 0x1f) << 6 | u32::from(trail & 0x3f);
+        let Some(byte) = char::from_u32(code).and_then(byte_for) else { break };
+        out.push(byte);
+        text = rest;
+    }
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
             match byte_for(c) {
@@ -104,19 +115,26 @@ impl Bpe {
         let mut table =
             FastMap::with_capacity_and_hasher(merges.len(), foldhash::fast::RandomState::default());
         let (mut both, mut merged) = (Vec::new(), NONE);
-        for (rank, merge) in (0u32..).zip(merges.iter()) {
-            let sides = std::str::from_utf8(merge).ok().and_then(split_merge);
-            let (left, right) = sides.ok_or_else(|| {
+        for (rank, merge) in (0u32..).zip(merges.strs()) {
+            let (left, right) = merge.and_then(split_merge).ok_or_else(|| {
                 TextError::vocabulary(format!(
                     "tokenizer.ggml.merges[{rank}] is \"{}\", not two texts with a blank between",
-                    quote(merge)
+                    quote(&merges[rank as usize])
                 ))
             })?;
             // A blank is outside the alphabet, so such a merge can never apply.
             if right.contains(' ') {
                 continue;
             }
-            let key = pair(interner.number(left.as_bytes())?, interner.number(right.as_bytes())?);
+            // A side of one character, as every seventh is, needs no search either.
+            let mut side = |text: &str| {
+                let mut chars = text.chars();
+                match (chars.next().and_then(byte_for), chars.next()) {
+                    (Some(byte), None) => Ok(bytes[usize::from(byte)]),
+                    _ => interner.number(text.as_bytes()),
+                }
+            };
+            let key = pair(side(left)?, side(right)?);
             both.clear();
             both.extend_from_slice(left.as_bytes());
             both.extend_from_slice(right.as_bytes());

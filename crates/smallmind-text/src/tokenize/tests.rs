@@ -280,14 +280,31 @@ fn damaged_vocabularies_are_refused_with_the_key_at_fault() {
         set(&mut spec.tokens, 3, bad.as_bytes());
         refused(|_| {}, spec, "token 3 is of type byte");
     }
-    for bad in ["th", "", " ", " h", "t ", "\t"] {
+    for bad in [&b"th"[..], b"", b" ", b" h", b"t ", b"\t", b"t \xff"] {
         let mut spec = b();
-        spec.merges = [bad.as_bytes()].into_iter().chain(spec.merges.iter()).collect();
+        spec.merges = [bad].into_iter().chain(spec.merges.iter()).collect();
         refused(|_| {}, spec, "tokenizer.ggml.merges[0]");
     }
     refused(|s| s.pre = "zzz".into(), b(), "tokenizer.ggml.pre = \"zzz\"");
     refused(|s| s.add_bos = Some(true), b(), "bos_token_id is not set");
     assert!(TokenType::try_from(7).is_err() && TokenType::try_from(-1).is_err());
+}
+
+#[test]
+fn characters_outside_the_byte_alphabet_stand_for_themselves() {
+    for (text, bytes) in [
+        ("Ġthe".as_bytes(), &b" the"[..]),
+        ("Ċ\u{143}é".as_bytes(), b"\n\xad\xe9"),
+        ("\u{144}Ġ".as_bytes(), "\u{144} ".as_bytes()),
+        ("→Ġa".as_bytes(), "→ a".as_bytes()),
+        (b" \x7f\0", b" \x7f\0"),
+        (b"a\xc4b", b"a\xc4b"),
+        (b"\xff\xc4\xa0\xc4", b"\xff \xc4"),
+    ] {
+        let mut out = Vec::new();
+        super::bpe::decode(text, &mut out);
+        assert_eq!(out, bytes, "{text:x?}");
+    }
 }
 
 #[test]

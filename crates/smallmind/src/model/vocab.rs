@@ -53,7 +53,8 @@ pub(super) fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
         tokens: meta.require_byte_strings("tokenizer.ggml.tokens")?.into_iter().collect(),
         scores: meta.f32s("tokenizer.ggml.scores")?.unwrap_or_default(),
         types: types.into_iter().map(TokenType::try_from).collect::<Result<_, _>>()?,
-        merges: meta.strings("tokenizer.ggml.merges")?.unwrap_or_default().into_iter().collect(),
+        // Whether they are UTF-8 is the tokenizer's to check, which reads each anyway.
+        merges: meta.byte_strings("tokenizer.ggml.merges")?.unwrap_or_default().into_iter().collect(),
         pre: meta.str("tokenizer.ggml.pre")?.unwrap_or_default().to_owned(),
         bos: id("bos")?,
         eos: id("eos")?,
