@@ -128,14 +128,22 @@ impl<D: Dot> Two256<D> {
 type F = [__m256; 2];
 type I = [__m256i; 2];
 
+/// The lower word of each lane, twice. What is the same for many tokens is computed once: it is inlined.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn twice(a: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_blend_epi16::<0xaa>(a, _mm256_slli_epi32::<16>(a)) }
+}
+
 impl<D: Dot> Isa for Two256<D> {
     type F = F;
     type I = I;
     type B = I;
     /// Even and odd lanes of either register.
     type W = [[__m256i; 2]; 2];
-    /// Of either, each number twice in its lane.
-    type P = [I; 2];
 
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = D::BIAS;
@@ -278,11 +286,13 @@ impl<D: Dot> Isa for Two256<D> {
         }
     }
     #[inline(always)]
-    fn itimes(self, a: I, x: i32) -> I {
+    fn imac(self, acc: I, a: I, b: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
-            let x = _mm256_set1_epi32(x);
-            [_mm256_mullo_epi32(a[0], x), _mm256_mullo_epi32(a[1], x)]
+            [
+                _mm256_add_epi32(acc[0], _mm256_mullo_epi32(a[0], b[0])),
+                _mm256_add_epi32(acc[1], _mm256_mullo_epi32(a[1], b[1])),
+            ]
         }
     }
     #[inline(always)]
@@ -354,15 +364,6 @@ impl<D: Dot> Isa for Two256<D> {
         }
     }
     #[inline(always)]
-    fn pair(self, first: I, last: I) -> [I; 2] {
-        let mut pairs = [first, last];
-        for half in pairs.as_flattened_mut() {
-            // SAFETY: `self` proves the CPU has the instructions.
-            *half = unsafe { _mm256_blend_epi16::<0xaa>(*half, _mm256_slli_epi32::<16>(*half)) };
-        }
-        pairs
-    }
-    #[inline(always)]
     fn narrow(self, acc: I, w: &[I; 8], x: &[[i8; 4]; 8], by: [I; 2]) -> I {
         let mut acc = acc;
         for half in 0..2 {
@@ -374,8 +375,8 @@ impl<D: Dot> Isa for Two256<D> {
                     let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));
                     sums[j / 4] = _mm256_add_epi16(sums[j / 4], _mm256_maddubs_epi16(w[j][half], x));
                 }
-                let first = _mm256_madd_epi16(sums[0], by[0][half]);
-                let last = _mm256_madd_epi16(sums[1], by[1][half]);
+                let first = _mm256_madd_epi16(sums[0], twice(by[0][half]));
+                let last = _mm256_madd_epi16(sums[1], twice(by[1][half]));
                 acc[half] = _mm256_add_epi32(acc[half], _mm256_add_epi32(first, last));
             }
         }
@@ -387,7 +388,8 @@ impl<D: Dot> Isa for Two256<D> {
         for (by, x) in by.iter().zip(x) {
             // SAFETY: `self` proves the CPU has the instructions.
             unsafe {
-                let x = _mm256_set1_epi32(i32::from(x.cast_unsigned()));
+                // In the lower words alone.
+                let x = _mm256_set1_epi32(x.cast_unsigned().into());
                 acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(by[0], x));
                 acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(by[1], x));
             }

@@ -95,6 +95,16 @@ impl Dot for Pairs {
     }
 }
 
+/// The lower words of both lanes side by side. What is the same for many tokens is computed once: it is inlined.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BW.
+#[inline(always)]
+unsafe fn words([first, last]: [__m512i; 2]) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last)) }
+}
+
 /// From memory: the intrinsic takes a register, whose halves must be brought apart first.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -148,7 +158,6 @@ impl<D: Dot> Isa for One512<D> {
     type B = __m512i;
     /// Even and odd lanes.
     type W = [__m512i; 2];
-    type P = __m512i;
 
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = D::BIAS;
@@ -272,9 +281,9 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_slli_epi32::<N>(a) }
     }
     #[inline(always)]
-    fn itimes(self, a: __m512i, x: i32) -> __m512i {
+    fn imac(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { _mm512_mullo_epi32(a, _mm512_set1_epi32(x)) }
+        unsafe { _mm512_add_epi32(acc, _mm512_mullo_epi32(a, b)) }
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> __m512i {
@@ -327,12 +336,7 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { D::dot_i8(acc, w, _mm512_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)))) }
     }
     #[inline(always)]
-    fn pair(self, first: __m512i, last: __m512i) -> __m512i {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last)) }
-    }
-    #[inline(always)]
-    fn narrow(self, acc: __m512i, w: &[__m512i; 8], x: &[[i8; 4]; 8], by: __m512i) -> __m512i {
+    fn narrow(self, acc: __m512i, w: &[__m512i; 8], x: &[[i8; 4]; 8], by: [__m512i; 2]) -> __m512i {
         let mut halves = [self.isplat(0); 2];
         for j in 0..4 {
             halves[0] = self.dot_u7(halves[0], w[j], &x[j]);
@@ -340,13 +344,13 @@ impl<D: Dot> Isa for One512<D> {
         }
         // Each fits 16 bits: 16 · 15 · 127 at most.
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { D::pairs(acc, self.pair(halves[0], halves[1]), by) }
+        unsafe { D::pairs(acc, words(halves), words(by)) }
     }
     #[inline(always)]
-    fn pair_mac(self, acc: __m512i, by: __m512i, x: [i16; 2]) -> __m512i {
+    fn pair_mac(self, acc: __m512i, by: [__m512i; 2], x: [i16; 2]) -> __m512i {
         let [a, b] = x.map(|x| i32::from(x.cast_unsigned()));
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { D::pairs(acc, by, self.isplat(a | b << 16)) }
+        unsafe { D::pairs(acc, words(by), self.isplat(a | b << 16)) }
     }
     #[inline(always)]
     fn wzero(self) -> [__m512i; 2] {
@@ -462,7 +466,7 @@ impl<D: Dot> TileIsa for One512<D> {
     #[inline(always)]
     fn pairs_of(self, a: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { _mm512_or_si512(_mm512_and_si512(a, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32::<16>(a)) }
+        unsafe { words([a; 2]) }
     }
     #[inline(always)]
     fn two_planes(self, q: __m512i, s: __m512i, m: __m512i) -> [__m512i; 2] {

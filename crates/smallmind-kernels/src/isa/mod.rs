@@ -39,8 +39,6 @@ pub(crate) trait Isa: Copy + 'static {
     type B: Copy;
     /// 16 × i64, in an order of their own.
     type W: Copy;
-    /// 16 × two integers of 16 bits.
-    type P: Copy;
 
     /// What `SMALLMIND_ISA` calls it.
     const NAME: &'static str;
@@ -95,8 +93,8 @@ pub(crate) trait Isa: Copy + 'static {
     }
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     fn ishl<const N: u32>(self, a: Self::I) -> Self::I;
-    /// `a · x`, wrapping.
-    fn itimes(self, a: Self::I, x: i32) -> Self::I;
+    /// `acc + a · b`, wrapping.
+    fn imac(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
     fn load_i8(self, x: &[i8; 16]) -> Self::I;
     fn load_u8(self, x: &[u8; 16]) -> Self::I;
 
@@ -115,13 +113,22 @@ pub(crate) trait Isa: Copy + 'static {
     /// `acc[r] + Σ_{i<4} (w[4r+i] + BIAS) · x[i]`, exact, `w` signed. Contract: every `x` at least -127.
     fn dot_i8(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
 
-    /// The lower 16 bits of either.
-    fn pair(self, first: Self::I, last: Self::I) -> Self::P;
-    /// `acc + first · Σ_{j<4} w_j · x_j + last · Σ_{4≤j<8} w_j · x_j`, wrapping in 32 bits. Contract: every byte of `w` is at
-    /// most 15, every `x` at least -127.
-    fn narrow(self, acc: Self::I, w: &[Self::B; 8], x: &[[i8; 4]; 8], by: Self::P) -> Self::I;
-    /// `acc + first · x₀ + last · x₁`, wrapping in 32 bits.
-    fn pair_mac(self, acc: Self::I, by: Self::P, x: [i16; 2]) -> Self::I;
+    /// `acc + by₀ · Σ_{j<4} w_j · x_j + by₁ · Σ_{4≤j<8} w_j · x_j`, wrapping in 32 bits. Contract: every byte of `w` is at
+    /// most 15, every `x` at least -127, and the factors have 16 bits.
+    #[inline(always)]
+    fn narrow(self, acc: Self::I, w: &[Self::B; 8], x: &[[i8; 4]; 8], by: [Self::I; 2]) -> Self::I {
+        let mut halves = [self.isplat(0); 2];
+        for (j, (w, x)) in w.iter().zip(x).enumerate() {
+            halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
+        }
+        self.imac(self.imac(acc, halves[0], by[0]), halves[1], by[1])
+    }
+    /// `acc + by₀ · x₀ + by₁ · x₁`, wrapping in 32 bits. Contract: the factors have 16 bits.
+    #[inline(always)]
+    fn pair_mac(self, acc: Self::I, by: [Self::I; 2], x: [i16; 2]) -> Self::I {
+        let first = self.imac(acc, by[0], self.isplat(x[0].into()));
+        self.imac(first, by[1], self.isplat(x[1].into()))
+    }
 
     fn wzero(self) -> Self::W;
     /// `acc + a`.

@@ -116,7 +116,6 @@ impl<D: Dot> Isa for NeonWith<D> {
     type I = I;
     type B = B;
     type W = [int64x2_t; 8];
-    type P = [I; 2];
 
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = 0;
@@ -315,9 +314,16 @@ impl<D: Dot> Isa for NeonWith<D> {
         }
     }
     #[inline(always)]
-    fn itimes(self, a: I, x: i32) -> I {
+    fn imac(self, acc: I, a: I, b: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { [vmulq_n_s32(a[0], x), vmulq_n_s32(a[1], x), vmulq_n_s32(a[2], x), vmulq_n_s32(a[3], x)] }
+        unsafe {
+            [
+                vmlaq_s32(acc[0], a[0], b[0]),
+                vmlaq_s32(acc[1], a[1], b[1]),
+                vmlaq_s32(acc[2], a[2], b[2]),
+                vmlaq_s32(acc[3], a[3], b[3]),
+            ]
+        }
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> I {
@@ -402,36 +408,6 @@ impl<D: Dot> Isa for NeonWith<D> {
         }
     }
     /// Does nothing: whether a hint pays has not been measured on a machine.
-    #[inline(always)]
-    fn pair(self, first: I, last: I) -> [I; 2] {
-        [first, last]
-    }
-    #[inline(always)]
-    fn narrow(self, acc: I, w: &[B; 8], x: &[[i8; 4]; 8], by: [I; 2]) -> I {
-        let mut halves = [self.isplat(0); 2];
-        for (j, (w, x)) in w.iter().zip(x).enumerate() {
-            halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
-        }
-        let mut acc = acc;
-        for (sums, by) in halves.iter().zip(by) {
-            for (acc, (sum, by)) in acc.iter_mut().zip(sums.iter().zip(by)) {
-                // SAFETY: `self` proves the CPU has the instructions.
-                *acc = unsafe { vmlaq_s32(*acc, *sum, by) };
-            }
-        }
-        acc
-    }
-    #[inline(always)]
-    fn pair_mac(self, acc: I, by: [I; 2], x: [i16; 2]) -> I {
-        let mut acc = acc;
-        for (by, x) in by.iter().zip(x) {
-            for (acc, by) in acc.iter_mut().zip(by) {
-                // SAFETY: `self` proves the CPU has the instructions.
-                *acc = unsafe { vmlaq_n_s32(*acc, *by, x.into()) };
-            }
-        }
-        acc
-    }
     #[inline(always)]
     fn wzero(self) -> [int64x2_t; 8] {
         // SAFETY: `self` proves the CPU has the instructions.

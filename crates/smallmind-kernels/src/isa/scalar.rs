@@ -38,7 +38,6 @@ impl Isa for Scalar {
     type I = [i32; 16];
     type B = [u8; 64];
     type W = [i64; 16];
-    type P = [[i16; 16]; 2];
 
     const NAME: &'static str = "scalar";
     const BIAS: i32 = 0;
@@ -131,8 +130,8 @@ impl Isa for Scalar {
         a.map(|x| x << N)
     }
     #[inline(always)]
-    fn itimes(self, a: [i32; 16], x: i32) -> [i32; 16] {
-        a.map(|a| a.wrapping_mul(x))
+    fn imac(self, acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| acc[i].wrapping_add(a[i].wrapping_mul(b[i])))
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> [i32; 16] {
@@ -185,29 +184,6 @@ impl Isa for Scalar {
             }
         }
         acc
-    }
-    #[inline(always)]
-    fn pair(self, first: [i32; 16], last: [i32; 16]) -> Self::P {
-        [first.map(|x| x as i16), last.map(|x| x as i16)]
-    }
-    #[inline(always)]
-    fn narrow(self, acc: [i32; 16], w: &[[u8; 64]; 8], x: &[[i8; 4]; 8], by: Self::P) -> [i32; 16] {
-        let mut halves = [[0; 16]; 2];
-        for (j, (w, x)) in w.iter().zip(x).enumerate() {
-            halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
-        }
-        let mut acc = acc;
-        for (sums, by) in halves.iter().zip(by) {
-            for (acc, (sum, by)) in acc.iter_mut().zip(sums.iter().zip(by)) {
-                *acc = acc.wrapping_add(sum.wrapping_mul(by.into()));
-            }
-        }
-        acc
-    }
-    #[inline(always)]
-    fn pair_mac(self, acc: [i32; 16], by: Self::P, x: [i16; 2]) -> [i32; 16] {
-        let of = |i: usize, half: usize| i32::from(by[half][i]).wrapping_mul(x[half].into());
-        std::array::from_fn(|i| acc[i].wrapping_add(of(i, 0)).wrapping_add(of(i, 1)))
     }
     #[inline(always)]
     fn wzero(self) -> [i64; 16] {

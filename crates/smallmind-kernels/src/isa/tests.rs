@@ -248,14 +248,13 @@ fn nibbles_are_multiplied_by_pairs_of_scales_as_in_plain_rust() {
             let parts = [next([-2_032, 2_032], 2_032) as i16, next([-2_032, 2_032], 2_032) as i16];
             let acc: [i32; 16] = std::array::from_fn(|_| next([i32::MIN, i32::MAX], 1 << 30));
 
-            let by = isa.pair(integers_of(isa, &first), integers_of(isa, &last));
+            let by = [&first, &last].map(|lanes| integers_of(isa, lanes));
             let found = isa.narrow(integers_of(isa, &acc), &w.map(|w| isa.bload(&w)), &x, by);
             let found = integers(isa, isa.pair_mac(found, by, parts));
-            let by = s.pair(first, last);
+            let by = [first, last];
             assert_eq!(found, s.pair_mac(s.narrow(acc, &w, &x, by), by, parts), "on {}", I::NAME);
-            let times = first[3];
-            let found = integers(isa, isa.itimes(integers_of(isa, &acc), times));
-            assert_eq!(found, s.itimes(acc, times), "itimes on {}", I::NAME);
+            let found = isa.imac(integers_of(isa, &acc), integers_of(isa, &first), integers_of(isa, &last));
+            assert_eq!(integers(isa, found), s.imac(acc, first, last), "imac on {}", I::NAME);
         }
     }
     each_isa!(test);

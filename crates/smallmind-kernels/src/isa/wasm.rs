@@ -47,7 +47,6 @@ impl Isa for Simd128 {
     type I = V;
     type B = V;
     type W = [v128; 8];
-    type P = [V; 2];
 
     const NAME: &'static str = "simd128";
     const BIAS: i32 = 0;
@@ -156,8 +155,8 @@ impl Isa for Simd128 {
         four!(|q| i32x4_shl(a[q], N))
     }
     #[inline(always)]
-    fn itimes(self, a: V, x: i32) -> V {
-        four!(|q| i32x4_mul(a[q], i32x4_splat(x)))
+    fn imac(self, acc: V, a: V, b: V) -> V {
+        four!(|q| i32x4_add(acc[q], i32x4_mul(a[q], b[q])))
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; 16]) -> V {
@@ -220,30 +219,6 @@ impl Isa for Simd128 {
         })
     }
     /// Does nothing: WebAssembly has no such hint.
-    #[inline(always)]
-    fn pair(self, first: V, last: V) -> [V; 2] {
-        [first, last]
-    }
-    #[inline(always)]
-    fn narrow(self, acc: V, w: &[V; 8], x: &[[i8; 4]; 8], by: [V; 2]) -> V {
-        let mut halves = [self.isplat(0); 2];
-        for (j, (w, x)) in w.iter().zip(x).enumerate() {
-            halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
-        }
-        let mut acc = acc;
-        for (sums, by) in halves.iter().zip(by) {
-            acc = four!(|q| i32x4_add(acc[q], i32x4_mul(sums[q], by[q])));
-        }
-        acc
-    }
-    #[inline(always)]
-    fn pair_mac(self, acc: V, by: [V; 2], x: [i16; 2]) -> V {
-        let mut acc = acc;
-        for (by, x) in by.iter().zip(x) {
-            acc = four!(|q| i32x4_add(acc[q], i32x4_mul(by[q], i32x4_splat(x.into()))));
-        }
-        acc
-    }
     #[inline(always)]
     fn wzero(self) -> [v128; 8] {
         [i64x2_splat(0); 8]

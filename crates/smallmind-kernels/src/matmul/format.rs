@@ -70,11 +70,8 @@ impl<V: Copy> Scales<V> {
         match F::QUANTS.offset {
             0 => self.m,
             offset => {
-                let less = -i32::from(offset);
-                [
-                    isa.iadd(self.m[0], isa.itimes(self.s[0], less)),
-                    isa.iadd(self.m[1], isa.itimes(self.s[1], less)),
-                ]
+                let less = isa.isplat(-i32::from(offset));
+                [isa.imac(self.m[0], self.s[0], less), isa.imac(self.m[1], self.s[1], less)]
             }
         }
     }

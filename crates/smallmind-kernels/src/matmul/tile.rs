@@ -214,12 +214,13 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
         }
         for b in 0..F::BLOCKS {
             let block = u * F::BLOCKS + b;
+            let x = Inputs { acts: &acts, first: at, block };
             let scales = integer_scales::<I, F>(isa, unit, b, factor);
             if !narrow {
-                wide.add::<F>(by, unit, b, scales, &acts, at, block);
+                wide.add::<F>(by, (unit, b), scales, x);
                 continue;
             }
-            of_parts.add::<F>(unit, b, scales, &acts, at, block);
+            of_parts.add::<F>((unit, b), scales, x);
             if block % NARROW_BLOCKS == NARROW_BLOCKS - 1 {
                 of_parts.widen(&mut wide.sums);
             }
@@ -244,6 +245,23 @@ const fn times<I: Isa, F: Format, const T: usize>() -> i32 {
     if in_place::<I, F, T>() { 16 } else { 1 }
 }
 
+/// The activations that meet a block.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    acts: &'a Tile<'a>,
+    /// The tile's first token that is wanted.
+    first: usize,
+    block: usize,
+}
+
+impl<'a> Inputs<'a> {
+    /// Of token `t` of those that are wanted.
+    #[inline(always)]
+    fn token(&self, t: usize) -> (ActBlock<'a>, &'a ActMeta) {
+        self.acts.block(self.first + t, self.block)
+    }
+}
+
 /// Sums in 64 bits, a block at a time.
 struct Wide<I: Isa, const T: usize> {
     isa: I,
@@ -251,23 +269,20 @@ struct Wide<I: Isa, const T: usize> {
 }
 
 impl<I: Isa, const T: usize> Wide<I, T> {
+    /// Adds block `b` of a unit.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments, reason = "one inner loop, always inlined")]
     fn add<F: Format>(
         &mut self,
         by: impl Multiply<I>,
-        unit: &F::Unit,
-        b: usize,
+        (unit, b): (&F::Unit, usize),
         scales: Scales<I::I>,
-        acts: &Tile<'_>,
-        first: usize,
-        block: usize,
+        inputs: Inputs<'_>,
     ) {
         let isa = self.isa;
         let w =
             if in_place::<I, F, T>() { F::unpack_in_place(isa, unit, b) } else { F::unpack(isa, unit, b) };
         for (t, acc) in self.sums.iter_mut().enumerate() {
-            let (x, meta) = acts.block(first + t, block);
+            let (x, meta) = inputs.token(t);
             let sums = if in_place::<I, F, T>() {
                 by.sums::<F, true>(isa, &w, x, meta)
             } else {
@@ -302,25 +317,16 @@ struct Narrow<I: Isa, const T: usize> {
 }
 
 impl<I: Isa, const T: usize> Narrow<I, T> {
+    /// Adds block `b` of a unit.
     #[inline(always)]
-    fn add<F: Format>(
-        &mut self,
-        unit: &F::Unit,
-        b: usize,
-        scales: Scales<I::I>,
-        acts: &Tile<'_>,
-        first: usize,
-        block: usize,
-    ) {
+    fn add<F: Format>(&mut self, (unit, b): (&F::Unit, usize), scales: Scales<I::I>, inputs: Inputs<'_>) {
         let isa = self.isa;
         let w = F::unpack(isa, unit, b);
-        let by = isa.pair(scales.s[0], scales.s[1]);
         let less = scales.less::<I, F>(isa);
-        let less = isa.pair(less[0], less[1]);
         for t in 0..T {
-            let (x, meta) = acts.block(first + t, block);
+            let (x, meta) = inputs.token(t);
             for (part, x) in [x.hi, x.lo].into_iter().enumerate() {
-                let mut sum = isa.narrow(self.sums[part][t], &w, x, by);
+                let mut sum = isa.narrow(self.sums[part][t], &w, x, scales.s);
                 if F::MINIMA || F::QUANTS.offset != 0 {
                     sum = isa.pair_mac(sum, less, meta.parts[part]);
                 }
