@@ -42,6 +42,28 @@ pub(crate) fn listen() {
     });
 }
 
+/// Returns when the thread that listens has started, or after a tenth of a second: a thread keeps a copy of its name from
+/// then on, which is not to be counted as an allocation of whatever is watched meanwhile.
+#[cfg(target_os = "linux")]
+pub(crate) fn settle() {
+    let started = || {
+        let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let mut names = tasks.filter_map(|task| std::fs::read(task.path().join("comm")).ok());
+        // It is named after it has its copy.
+        names.any(|name| name.trim_ascii() == b"ctrl-c")
+    };
+    for _ in 0..100 {
+        if started() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Elsewhere nothing tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn settle() {}
+
 #[allow(clippy::exit, reason = "the handler's thread has no other way to end the program")]
 fn end() -> ! {
     process::exit(i32::from(EXIT_CODE))

@@ -12,7 +12,7 @@ use smallmind_bench::results::{Kind, Results, write_whole};
 
 use crate::alloc;
 use crate::args::profile::ProfileArgs;
-use crate::interrupt::Guard;
+use crate::interrupt::{self, Guard};
 use crate::output::{self, Interrupted, Out};
 use crate::resolve::{self, Source};
 
@@ -66,6 +66,7 @@ fn one(args: &ProfileArgs, interrupt: &Guard, out: &Out, results: &mut Results) 
         cancel: interrupt.token(),
         allocations: Some((alloc::watch, alloc::HOOKS)),
     };
+    interrupt::settle();
     let recorded = profile::record(&workload);
     alloc::unwatch();
     let recorded = recorded?;
@@ -89,6 +90,7 @@ fn overhead(args: &ProfileArgs, out: &Out) -> Result<()> {
     let model = Model::from_gguf(gguf, &LoadOptions { threads, precise: args.precise })?;
     let interrupt = Guard::new();
     // As the profiler counts.
+    interrupt::settle();
     alloc::watch();
     let pairs = PAIRS * args.repetitions as usize;
     let found = profile::watching(&source.name(), &model, pairs, Some(alloc::HOOKS), &interrupt.token());
