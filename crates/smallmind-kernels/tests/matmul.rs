@@ -173,6 +173,29 @@ fn the_largest_and_smallest_quants_overflow_no_sum() {
     }
 }
 
+/// Matrix units unpack long rows in parts, keep sums between them, and leave the longest to the vectors.
+#[test]
+fn long_rows_give_the_bits_of_the_contract_whatever_the_parts_and_fill_no_sum() {
+    let pool = support::pool(1);
+    let mut r = Random::new(14);
+    let shapes = [(17, 6_400, 33), (33, 8_192, 16), (5, 12_544, 530), (3, 65_536, 16), (3, 65_792, 7)];
+    for dtype in [DType::Q8_0, DType::Q4_1, DType::Q6_K] {
+        for (rows, k, tokens) in shapes {
+            // Of the longest the largest products that there are, all of one sign.
+            let fill = if k > 60_000 { Fill::All(0x81) } else { Fill::Random };
+            let w = Matrix::new(dtype, rows, k, weights::file(dtype, rows, k, fill, Scales::Usual, &mut r));
+            let x = (0..tokens * k).map(|_| if k > 60_000 { -1.5 } else { 4.0 * r.unit() }).collect();
+            let input = Input { k, x };
+            let expected = by_contract(&w, &input, false, RowOrder::Natural);
+            for kernels in available() {
+                let found = product(kernels, &pool, &w, input.some(0, tokens).acts());
+                let context = || format!("{dtype} [{rows}, {k}], {tokens} tokens on {}", kernels.name);
+                assert_bits(&found, &expected, context);
+            }
+        }
+    }
+}
+
 #[test]
 fn products_are_as_near_the_product_in_f64_as_their_roundings() {
     let pool = support::pool(1);
