@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::Isa;
+use crate::matmul::acts::BlockSums;
 
 /// How 32 bytes of weights meet 4 activations, here repeated 8 times.
 pub(crate) trait Dot: Copy + 'static {
@@ -263,13 +264,40 @@ impl<D: Dot> Isa for Two256<D> {
         }
     }
     #[inline(always)]
-    fn istore_i8(self, a: I, out: &mut [i8; 16]) {
-        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+    fn cut(self, q: [I; 4], hi: &mut [[i8; 16]; 4], lo: &mut [[i8; 16]; 4], sums: [&mut BlockSums; 2]) {
+        let mut byte_sums = [self.isplat(0); 2];
+        for (half, q) in q.as_chunks::<2>().0.iter().enumerate() {
+            // SAFETY: `self` proves the CPU has the instructions; two rows of 16 bytes have the size of a register.
+            unsafe {
+                // Each 128 bits hold half of both vectors, by fours.
+                let up = _mm256_set1_epi16(64);
+                let words = q.map(|q| _mm256_add_epi16(_mm256_packs_epi32(q[0], q[1]), up));
+                let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                let upper = words.map(|w| _mm256_srai_epi16::<7>(w));
+                let upper = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(upper[0], upper[1]), order);
+                let lower = words.map(|w| _mm256_and_si256(w, _mm256_set1_epi16(127)));
+                let lower = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(lower[0], lower[1]), order);
+                let lower = _mm256_sub_epi8(lower, _mm256_set1_epi8(64));
+                _mm256_storeu_si256(hi[2 * half..].as_mut_ptr().cast(), upper);
+                _mm256_storeu_si256(lo[2 * half..].as_mut_ptr().cast(), lower);
+                let ones = _mm256_set1_epi8(1);
+                byte_sums[half] = [upper, lower].map(|x| D::dot_u7(_mm256_setzero_si256(), ones, x));
+            }
+        }
+        // SAFETY: `self` proves the CPU has the instructions; the sums of a block are 16 bytes.
         unsafe {
-            // Pairs of 128-bit halves come out in the order 0 2 1 3.
-            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(a[0], a[1]));
-            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
-            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes)
+            // Of either part, of the first and third 16 and of the second and fourth; as words, they are what a block
+            // stores of its parts.
+            let [first, last] = byte_sums.map(|[upper, lower]| _mm256_hadd_epi32(upper, lower));
+            let all = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(first, last));
+            let all = _mm256_packs_epi32(all, all);
+            let order =
+                _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 4, 5, 2, 3, 6, 7));
+            let parts = _mm256_shuffle_epi8(all, order);
+            let halves = _mm256_madd_epi16(parts, _mm256_set1_epi32(1 << 16 | 128));
+            let all = _mm256_blend_epi32::<0b1100_1100>(halves, parts);
+            _mm_storeu_si128(std::ptr::from_mut(sums[0]).cast(), _mm256_castsi256_si128(all));
+            _mm_storeu_si128(std::ptr::from_mut(sums[1]).cast(), _mm256_extracti128_si256::<1>(all));
         }
     }
     #[inline(always)]

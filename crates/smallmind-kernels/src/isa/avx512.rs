@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 
 use super::Isa;
 use super::amx::TileIsa;
+use crate::matmul::acts::BlockSums;
 
 /// How 64 bytes of weights meet 4 activations, here repeated 16 times.
 pub(crate) trait Dot: Copy + 'static {
@@ -261,14 +262,38 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
     }
     #[inline(always)]
-    fn istore_i8(self, a: __m512i, out: &mut [i8; 16]) {
-        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtsepi32_epi8(a)) }
-    }
-    #[inline(always)]
-    fn isum(self, a: __m512i) -> i32 {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { _mm512_reduce_add_epi32(a) }
+    fn cut(self, q: [__m512i; 4], hi: &mut [[i8; 16]; 4], lo: &mut [[i8; 16]; 4], sums: [&mut BlockSums; 2]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array references prove the lengths.
+        unsafe {
+            // Each 128 bits hold four of every vector: as words, two vectors, and as bytes, four.
+            let up = _mm512_set1_epi16(64);
+            let words = [
+                _mm512_add_epi16(_mm512_packs_epi32(q[0], q[1]), up),
+                _mm512_add_epi16(_mm512_packs_epi32(q[2], q[3]), up),
+            ];
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let upper = words.map(|w| _mm512_srai_epi16::<7>(w));
+            let upper = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(upper[0], upper[1]));
+            let lower = words.map(|w| _mm512_and_si512(w, _mm512_set1_epi16(127)));
+            let lower = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(lower[0], lower[1]));
+            let lower = _mm512_sub_epi8(lower, _mm512_set1_epi8(64));
+            _mm512_storeu_si512(hi.as_mut_ptr().cast(), upper);
+            _mm512_storeu_si512(lo.as_mut_ptr().cast(), lower);
+            // Both sums side by side, twice in each 128 bits; as words, they are what a block stores of its parts.
+            let ones = _mm512_set1_epi8(1);
+            let upper = D::dot_u7(_mm512_setzero_si512(), ones, upper);
+            let lower = D::dot_u7(_mm512_setzero_si512(), ones, lower);
+            let pairs =
+                _mm512_add_epi32(_mm512_unpacklo_epi32(upper, lower), _mm512_unpackhi_epi32(upper, lower));
+            let all = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs));
+            let all = _mm512_packs_epi32(all, all);
+            const OF_BLOCKS: [u16; 16] = [0, 1, 8, 9, 0, 8, 1, 9, 16, 17, 24, 25, 16, 24, 17, 25];
+            let order = _mm512_castsi256_si512(_mm256_loadu_si256(OF_BLOCKS.as_ptr().cast()));
+            let all = _mm512_castsi512_si256(_mm512_permutexvar_epi16(order, all));
+            let all = _mm256_mask_madd_epi16(all, 0b0011_0011, all, _mm256_set1_epi32(1 << 16 | 128));
+            _mm_storeu_si128(std::ptr::from_mut(sums[0]).cast(), _mm256_castsi256_si128(all));
+            _mm_storeu_si128(std::ptr::from_mut(sums[1]).cast(), _mm256_extracti128_si256::<1>(all));
+        }
     }
     #[inline(always)]
     fn iadd(self, a: __m512i, b: __m512i) -> __m512i {

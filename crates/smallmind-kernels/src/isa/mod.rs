@@ -25,6 +25,8 @@ mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) mod wasm;
 
+use crate::matmul::acts::BlockSums;
+
 /// Lanes of the virtual vector.
 pub(crate) const LANES: usize = 16;
 
@@ -82,14 +84,23 @@ pub(crate) trait Isa: Copy + 'static {
 
     fn isplat(self, x: i32) -> Self::I;
     fn istore(self, a: Self::I, out: &mut [i32; 16]);
-    /// As bytes. Only for |a| <= 127.
-    fn istore_i8(self, a: Self::I, out: &mut [i8; 16]);
-    /// The sum of the lanes.
+    /// Cuts 64 integers of 15 bits, `|q| <= 16,256`, into `q = 128 · hi + lo` with -64 <= lo < 64, and adds them up: both
+    /// blocks.
     #[inline(always)]
-    fn isum(self, a: Self::I) -> i32 {
-        let mut lanes = [0; LANES];
-        self.istore(a, &mut lanes);
-        lanes.iter().sum()
+    fn cut(self, q: [Self::I; 4], hi: &mut [[i8; 16]; 4], lo: &mut [[i8; 16]; 4], sums: [&mut BlockSums; 2]) {
+        let mut of_parts = [[0; 2]; 4];
+        for (((q, hi), lo), sums) in q.into_iter().zip(hi).zip(lo).zip(&mut of_parts) {
+            let mut lanes = [0; LANES];
+            self.istore(q, &mut lanes);
+            for ((q, hi), lo) in lanes.into_iter().zip(&mut *hi).zip(&mut *lo) {
+                (*hi, *lo) = (((q + 64) >> 7) as i8, (((q + 64) & 127) - 64) as i8);
+            }
+            *sums = [&*hi, &*lo].map(|part| part.iter().map(|x| i16::from(*x)).sum());
+        }
+        for (sums, [first, last]) in sums.into_iter().zip(of_parts.as_chunks().0) {
+            let halves = [first, last].map(|[hi, lo]| (i32::from(*hi) << 7) + i32::from(*lo));
+            *sums = BlockSums { halves, parts: std::array::from_fn(|part| [first[part], last[part]]) };
+        }
     }
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     fn ishl<const N: u32>(self, a: Self::I) -> Self::I;

@@ -290,15 +290,6 @@ impl<D: Dot> Isa for NeonWith<D> {
         }
     }
     #[inline(always)]
-    fn istore_i8(self, a: I, out: &mut [i8; 16]) {
-        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
-        unsafe {
-            let lo = vmovn_high_s32(vmovn_s32(a[0]), a[1]);
-            let hi = vmovn_high_s32(vmovn_s32(a[2]), a[3]);
-            vst1q_s8(out.as_mut_ptr(), vmovn_high_s16(vmovn_s16(lo), hi));
-        }
-    }
-    #[inline(always)]
     fn iadd(self, a: I, b: I) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {

@@ -118,10 +118,6 @@ impl Isa for Scalar {
         *out = a;
     }
     #[inline(always)]
-    fn istore_i8(self, a: [i32; 16], out: &mut [i8; 16]) {
-        *out = a.map(|x| x as i8);
-    }
-    #[inline(always)]
     fn iadd(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         zip(a, b, i32::wrapping_add)
     }

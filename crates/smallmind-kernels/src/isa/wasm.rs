@@ -142,11 +142,6 @@ impl Isa for Simd128 {
         four!(|q| store(&mut out[4 * q..4 * q + 4], a[q]));
     }
     #[inline(always)]
-    fn istore_i8(self, a: V, out: &mut [i8; 16]) {
-        let (lo, hi) = (i16x8_narrow_i32x4(a[0], a[1]), i16x8_narrow_i32x4(a[2], a[3]));
-        store(out, i8x16_narrow_i16x8(lo, hi));
-    }
-    #[inline(always)]
     fn iadd(self, a: V, b: V) -> V {
         four!(|q| i32x4_add(a[q], b[q]))
     }

@@ -35,6 +35,15 @@ impl ActQuants {
     /// Zeros.
     pub const ZERO: ActQuants = ActQuants { q: [[0; 4]; SPAN / 4] };
 
+    /// By sixteens.
+    #[inline(always)]
+    pub(crate) fn sixteens_mut(&mut self) -> &mut [[i8; 16]; SPAN / 16] {
+        match self.q.as_flattened_mut().as_chunks_mut().0.try_into() {
+            Ok(sixteens) => sixteens,
+            Err(_) => unreachable!("the bytes of a span"),
+        }
+    }
+
     /// 64 bytes of activations in another form.
     #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", test)))]
     #[inline(always)]
@@ -75,14 +84,21 @@ impl<'a> ActBlock<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct ActMeta {
     pub(crate) d: f32,
+    pub(crate) sums: BlockSums,
+}
+
+/// Sums of 32 activations, of the first and of the last 16.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(crate) struct BlockSums {
     pub(crate) halves: [i32; 2],
-    /// Sums of the upper and of the lower parts, of the first and last 16 each: at most 16 · 127.
+    /// Of the upper and of the lower parts: at most 16 · 127.
     pub(crate) parts: [[i16; 2]; PARTS],
 }
 
 impl ActMeta {
     /// Of zeros.
-    pub const ZERO: ActMeta = ActMeta { d: 0.0, halves: [0; 2], parts: [[0; 2]; PARTS] };
+    pub const ZERO: ActMeta = ActMeta { d: 0.0, sums: BlockSums { halves: [0; 2], parts: [[0; 2]; PARTS] } };
 
     /// What a `Q` of 1 is worth: the same for all blocks of a token.
     pub fn scale(&self) -> f32 {
@@ -90,11 +106,11 @@ impl ActMeta {
     }
     /// `ΣQ` of the first and last 16.
     pub fn sums(&self) -> [i32; 2] {
-        self.halves
+        self.sums.halves
     }
     #[inline(always)]
     pub(crate) fn total(&self) -> i32 {
-        self.halves[0] + self.halves[1]
+        self.sums.halves[0] + self.sums.halves[1]
     }
 }
 

@@ -24,7 +24,7 @@ impl Multiply<NeonDotprod> for I8mm {
         let less = |sum: I, of: i32| isa.iadd(sum, isa.isplat(-offset * of));
         if F::HALVES {
             let halves = [self.joined(w, x, 0..2), self.joined(w, x, 2..4)];
-            return [less(halves[0], meta.halves[0]), less(halves[1], meta.halves[1])];
+            return [less(halves[0], meta.sums.halves[0]), less(halves[1], meta.sums.halves[1])];
         }
         let all = less(self.joined(w, x, 0..4), meta.total());
         [all, all]

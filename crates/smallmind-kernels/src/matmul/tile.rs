@@ -154,8 +154,8 @@ impl<I: Isa> Multiply<I> for Leaves {
                 [all, all]
             }
             (false, true) => [
-                parts!(isa.dot_u7, w, x, -offset * meta.halves[0], 0 1 2 3),
-                parts!(isa.dot_u7, w, x, -offset * meta.halves[1], 4 5 6 7),
+                parts!(isa.dot_u7, w, x, -offset * meta.sums.halves[0], 0 1 2 3),
+                parts!(isa.dot_u7, w, x, -offset * meta.sums.halves[1], 4 5 6 7),
             ],
         }
     }
@@ -297,8 +297,8 @@ impl<I: Isa, const T: usize> Wide<I, T> {
                     *acc = isa.wmac_all(*acc, scales.m[0], times::<I, F, T>() * meta.total());
                 }
                 (true, true) => {
-                    *acc = isa.wmac_all(*acc, scales.m[0], meta.halves[0]);
-                    *acc = isa.wmac_all(*acc, scales.m[1], meta.halves[1]);
+                    *acc = isa.wmac_all(*acc, scales.m[0], meta.sums.halves[0]);
+                    *acc = isa.wmac_all(*acc, scales.m[1], meta.sums.halves[1]);
                 }
                 (false, _) => {}
             }
@@ -328,7 +328,7 @@ impl<I: Isa, const T: usize> Narrow<I, T> {
             for (part, x) in [x.hi, x.lo].into_iter().enumerate() {
                 let mut sum = isa.narrow(self.sums[part][t], &w, x, scales.s);
                 if F::MINIMA || F::QUANTS.offset != 0 {
-                    sum = isa.pair_mac(sum, less, meta.parts[part]);
+                    sum = isa.pair_mac(sum, less, meta.sums.parts[part]);
                 }
                 self.sums[part][t] = sum;
             }

@@ -11,8 +11,8 @@ pub(crate) struct Block {
     pub(crate) d: f32,
 }
 
-/// `d = max|x| / 16,256`; `Q = x · (16,256 / max|x|)` is cut into the nearest multiple of 128 and what is left, each to
-/// nearest even; nothing but zeros where 16,256 / max|x| is no number. A block for every 32 values.
+/// `d = max|x| / 16,256`; `Q = x · (16,256 / max|x|)` to nearest even; nothing but zeros where 16,256 / max|x| is no
+/// number. A block for every 32 values.
 pub(crate) fn quantized(x: &[f32]) -> Vec<Block> {
     let max = x.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
     let factor = 16_256.0 / max;
@@ -20,9 +20,7 @@ pub(crate) fn quantized(x: &[f32]) -> Vec<Block> {
         let mut q = [0; 32];
         if factor.is_finite() {
             for (q, x) in q.iter_mut().zip(x) {
-                let t = x * factor;
-                let upper = (t * 0.007_812_5).round_ties_even();
-                *q = 128 * upper as i32 + upper.mul_add(-128.0, t).round_ties_even() as i32;
+                *q = (x * factor).round_ties_even() as i32;
             }
         }
         Block { q, d: max / 16_256.0 }
