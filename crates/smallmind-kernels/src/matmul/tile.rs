@@ -55,24 +55,30 @@ impl Piece<'_> {
         // its stride; `group` is one of this piece's groups, which no other thread writes.
         let out =
             unsafe { std::slice::from_raw_parts_mut(self.out.0.add(token * self.out_stride + row), rows) };
-        if let (Ok(out), None, false) = (<&mut [f32; GROUP]>::try_from(&mut *out), self.bias, self.accumulate)
-        {
-            return isa.store(value, out);
-        }
-        let mut lanes = [0.0; GROUP];
-        isa.store(value, &mut lanes);
-        if let Some(bias) = self.bias {
-            for (v, b) in lanes.iter_mut().zip(&bias[row..row + rows]) {
-                *v += b;
-            }
+        let bias = self.bias.map(|bias| &bias[row..row + rows]);
+        let Ok(out) = <&mut [f32; GROUP]>::try_from(&mut *out) else {
+            let mut lanes = [0.0; GROUP];
+            isa.store(value, &mut lanes);
+            return store_some(&lanes, bias, self.accumulate, out);
+        };
+        let mut value = value;
+        if let Some(bias) = bias.and_then(<[f32]>::first_chunk) {
+            value = isa.add(value, isa.load(bias));
         }
         if self.accumulate {
-            for (o, v) in out.iter_mut().zip(lanes) {
-                *o += v;
-            }
-        } else {
-            out.copy_from_slice(&lanes[..rows]);
+            value = isa.add(isa.load(out), value);
         }
+        isa.store(value, out);
+    }
+}
+
+/// Writes the last rows of a matrix, as [`Piece::store`] does: seldom, and so apart from the loops.
+#[cold]
+#[inline(never)]
+fn store_some(values: &[f32; GROUP], bias: Option<&[f32]>, accumulate: bool, out: &mut [f32]) {
+    for (i, (out, value)) in out.iter_mut().zip(values).enumerate() {
+        let value = bias.map_or(*value, |bias| value + bias[i]);
+        *out = if accumulate { *out + value } else { value };
     }
 }
 

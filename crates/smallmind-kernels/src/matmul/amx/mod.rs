@@ -11,14 +11,14 @@ mod planes;
 use std::arch::x86_64::__m512d;
 use std::ops::Range;
 
-use super::acts::{ActMeta, ActQuants, BLOCK, PARTS, RADIX, SPAN, TILE};
+use super::acts::{ActQuants, BLOCK, PARTS, RADIX, SPAN, TILE};
 use super::format::{Format, RowGroup, group_len, units};
 use super::tile::{PANEL, Piece, unit_of};
 use crate::isa::amx::{ROWS, Sums, TileIsa, Tiles};
 use planes::{Filling, MOST_SUMS, Scratch, Span, UNPACKED};
 
 /// Spans of a step where one tile of tokens is all: little of the first-level cache.
-const SPANS_FOR_ONE: usize = 4;
+const SPANS_FOR_ONE: usize = 3;
 /// Tiles of tokens that meet one unpacked panel.
 const MOST_TILES: usize = 32;
 /// The longest `k` whose sums fit 32 bits, whatever the bytes: 127 · 255 · 65,536 < 2³¹.
@@ -122,14 +122,25 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
     let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
 
     let mut scratch = Scratch::take();
-    let Scratch { sums: [now, before], unpacked, waiting } = &mut *scratch;
+    let Scratch { sums: [now, before], unpacked, waiting, units } = &mut *scratch;
     let (mut now, mut before) = (now, before);
     let [mut unpacked, mut spare] = unpacked.each_mut();
     let mut filling = Filling::<I, F, P>::new(isa, &step, len, p.w.bytes(), unpacked);
     while filling.advance(isa) {}
 
-    let mut scaling = Scaling { metas: &[], bounds: isa.doubles(isa.splat(0.0)), group: 0, tile: 0, next: 0 };
+    let mut scaling = Scaling { bounds: isa.doubles(isa.splat(0.0)), group: 0, tile: 0, next: 0, tokens: 0 };
+    let mut tiles_of_units = 0..0;
     loop {
+        if tiles_of_units != (step.first_tile..step.first_tile + step.tiles) {
+            // What is on its way goes by those of before.
+            while scaling.advance::<I, S>(isa, p, before, units) {}
+            tiles_of_units = step.first_tile..step.first_tile + step.tiles;
+            for (tile, units) in tiles_of_units.clone().zip(units.iter_mut()) {
+                for (unit, meta) in units.iter_mut().zip(p.acts.tile(tile).metas) {
+                    *unit = unit_of::<F>(meta.d);
+                }
+            }
+        }
         let next = steps.after(&step);
         let mut filling = match &next {
             Some(next) => Filling::<I, F, P>::new(isa, next, len, p.w.bytes(), spare),
@@ -152,25 +163,29 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
                 } else if !alone {
                     load::<T, S>(tiles, &waiting[t]);
                 }
-                let at_once = ROWS.div_ceil(step.spans);
+                let at_once = ROWS.div_ceil(PARTS * step.spans);
                 for (w, x) in w[g * step.spans..(g + 1) * step.spans].iter().zip(lines.as_chunks().0) {
-                    multiply::<T, P>(tiles, w, x, || {
-                        for _ in 0..at_once {
-                            scaling.advance::<I, F, S>(isa, p, before);
-                        }
+                    // Products that follow each other closely keep the units of vectors from their work, at times for as
+                    // long as they take.
+                    for part in 0..PARTS {
+                        multiply::<T, P>(tiles, w, x, part, First);
                         filling.advance(isa);
-                    });
+                        multiply::<T, P>(tiles, w, x, part, Rest);
+                        for _ in 0..at_once {
+                            scaling.advance::<I, S>(isa, p, before, units);
+                        }
+                    }
                 }
-                while scaling.advance::<I, F, S>(isa, p, before) {}
+                while scaling.advance::<I, S>(isa, p, before, units) {}
                 if last {
                     store::<T, S>(tiles, now);
                     std::mem::swap(&mut now, &mut before);
                     scaling = Scaling {
-                        metas: &acts.metas[..TILE.min(p.tokens - tile * TILE)],
                         bounds: isa.doubles(isa.load(group_at(group).bounds)),
                         group,
                         tile,
                         next: 0,
+                        tokens: TILE.min(p.tokens - tile * TILE),
                     };
                 } else if !alone {
                     store::<T, S>(tiles, &mut waiting[t]);
@@ -184,44 +199,64 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
         }
         std::mem::swap(&mut unpacked, &mut spare);
     }
-    while scaling.advance::<I, F, S>(isa, p, before) {}
+    while scaling.advance::<I, S>(isa, p, before, units) {}
     scratch.keep();
 }
 
-/// Adds the products of one span to the sums; `meanwhile` is done between them.
+/// Which products of a half of them: what else is to be done is done between them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Rest,
+}
+use Turn::{First, Rest};
+
+/// Adds some of the products of one span to the sums.
 #[inline(always)]
 fn multiply<T: Tiles, const P: usize>(
     tiles: &mut T,
     w: &Span<P>,
     x: &[[ActQuants; TILE]; PARTS],
-    meanwhile: impl FnOnce(),
+    half: usize,
+    turn: Turn,
 ) {
-    if P == 2 {
-        tiles.load::<4>((&x[0]).into());
-        tiles.load::<6>((&w[0]).into());
-        tiles.dot::<0, 4, 6>(true);
-        tiles.load::<5>((&x[1]).into());
-        tiles.dot::<1, 5, 6>(true);
-        meanwhile();
-        tiles.load::<7>((&w[1]).into());
-        tiles.dot::<2, 4, 7>(false);
-        tiles.dot::<3, 5, 7>(false);
-    } else {
+    match (P, half, turn) {
+        (2, 0, First) => {
+            tiles.load::<4>((&x[0]).into());
+            tiles.load::<6>((&w[0]).into());
+            tiles.dot::<0, 4, 6>(true);
+        }
+        (2, 0, Rest) => {
+            tiles.load::<5>((&x[1]).into());
+            tiles.dot::<1, 5, 6>(true);
+        }
+        (2, _, First) => {
+            tiles.load::<7>((&w[1]).into());
+            tiles.dot::<2, 4, 7>(false);
+        }
+        (2, _, Rest) => tiles.dot::<3, 5, 7>(false),
         // Six sums leave two registers.
-        tiles.load::<6>((&x[0]).into());
-        tiles.load::<7>((&w[0]).into());
-        tiles.dot::<0, 6, 7>(true);
-        tiles.load::<7>((&w[1]).into());
-        tiles.dot::<2, 6, 7>(false);
-        tiles.load::<7>((&w[2 % P]).into());
-        tiles.dot::<4, 6, 7>(false);
-        meanwhile();
-        tiles.load::<6>((&x[1]).into());
-        tiles.dot::<5, 6, 7>(false);
-        tiles.load::<7>((&w[1]).into());
-        tiles.dot::<3, 6, 7>(false);
-        tiles.load::<7>((&w[0]).into());
-        tiles.dot::<1, 6, 7>(true);
+        (_, 0, First) => {
+            tiles.load::<6>((&x[0]).into());
+            tiles.load::<7>((&w[0]).into());
+            tiles.dot::<0, 6, 7>(true);
+            tiles.load::<7>((&w[1]).into());
+            tiles.dot::<2, 6, 7>(false);
+        }
+        (_, 0, Rest) => {
+            tiles.load::<7>((&w[2 % P]).into());
+            tiles.dot::<4, 6, 7>(false);
+        }
+        (_, _, First) => {
+            tiles.load::<6>((&x[1]).into());
+            tiles.dot::<5, 6, 7>(false);
+            tiles.load::<7>((&w[1]).into());
+            tiles.dot::<3, 6, 7>(false);
+        }
+        (_, _, Rest) => {
+            tiles.load::<7>((&w[0]).into());
+            tiles.dot::<1, 6, 7>(true);
+        }
     }
 }
 
@@ -254,30 +289,33 @@ fn store<T: Tiles, const S: usize>(tiles: &mut T, sums: &mut [Sums; MOST_SUMS]) 
 }
 
 /// Sums of 16 tokens and 16 rows that have left the tiles, on their way to the output, one token at a time.
-struct Scaling<'a, D> {
-    /// Of the tokens.
-    metas: &'a [ActMeta],
+struct Scaling<D> {
     bounds: D,
     group: usize,
     tile: usize,
-    /// The next token.
+    /// The next token, and how many there are.
     next: usize,
+    tokens: usize,
 }
 
-impl Scaling<'_, [__m512d; 2]> {
+impl Scaling<[__m512d; 2]> {
     /// Scales and stores one more token's; `false` where none is left.
     #[inline(always)]
-    fn advance<I: TileIsa, F: Format, const S: usize>(
+    fn advance<I: TileIsa, const S: usize>(
         &mut self,
         isa: I,
         p: &Piece<'_>,
         from: &[Sums; MOST_SUMS],
+        units: &[[f64; TILE]; MOST_TILES],
     ) -> bool {
         let t = self.next;
-        let Some(meta) = self.metas.get(t) else { return false };
+        if t == self.tokens {
+            return false;
+        }
         self.next += 1;
         let sums: [&[i32; 16]; S] = std::array::from_fn(|i| &from[i].0[t % ROWS]);
-        let value = isa.scaled_sums(sums, const { weights::<S>() }, self.bounds, unit_of::<F>(meta.d));
+        let unit = units[self.tile % MOST_TILES][t % TILE];
+        let value = isa.scaled_sums(sums, const { weights::<S>() }, self.bounds, unit);
         p.store(isa, self.group, self.tile * TILE + t, value);
         true
     }

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use super::{MOST_TILES, Step};
 use crate::isa::Isa;
 use crate::isa::amx::{Sums, TileBytes, TileIsa};
-use crate::matmul::acts::{BLOCK, SPAN};
+use crate::matmul::acts::{BLOCK, SPAN, TILE};
 use crate::matmul::format::{Format, RowGroup, integer_scales, largest_weight};
 
 /// Tiles of unpacked weights of one buffer: 192 KB, of a second-level cache of 2 MB.
@@ -31,6 +31,8 @@ pub(super) struct Scratch {
     pub(super) unpacked: [Unpacked; 2],
     /// Sums between one part of `k` and the next, of each tile of tokens.
     pub(super) waiting: [[Sums; MOST_SUMS]; MOST_TILES],
+    /// What 1 of a token's sums is worth, of each tile of tokens.
+    pub(super) units: [[f64; TILE]; MOST_TILES],
 }
 
 thread_local! {
@@ -68,17 +70,19 @@ impl Unpacked {
     }
 }
 
-/// A step's weights that are being unpacked, one span at a time.
+/// A step's weights that are being unpacked, one block at a time.
 pub(super) struct Filling<'a, I: Isa, F: Format, const P: usize> {
-    out: std::slice::IterMut<'a, [MaybeUninit<TileBytes>; P]>,
+    out: &'a mut [[MaybeUninit<TileBytes>; P]],
+    /// Blocks of `out` that are unpacked.
+    done: usize,
     /// The groups that come after this one, and the length of each.
     groups: &'a [u8],
     len: usize,
     /// Of this group.
     units: &'a [F::Unit],
     factor: I::F,
-    /// The next span and block of the group, and those of a step.
-    span: usize,
+    /// The next block of the group, and those of a step.
+    block: usize,
     first: usize,
     end: usize,
 }
@@ -88,14 +92,15 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
     pub(super) fn new(isa: I, step: &Step, len: usize, bytes: &'a [u8], out: &'a mut Unpacked) -> Self {
         let (out, _) = out.0[..step.groups * step.spans * P].as_chunks_mut();
         let mut filling = Filling {
-            out: out.iter_mut(),
+            out,
+            done: 0,
             groups: &bytes[step.first_group * len..(step.first_group + step.groups) * len],
             len,
             units: &[],
             factor: isa.splat(0.0),
-            span: 0,
-            first: step.first_span,
-            end: step.first_span + step.spans,
+            block: 0,
+            first: step.first_span * BLOCKS,
+            end: (step.first_span + step.spans) * BLOCKS,
         };
         filling.next_group(isa);
         filling
@@ -105,7 +110,7 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
     #[inline(always)]
     pub(super) fn nothing(isa: I) -> Self {
         let factor = isa.splat(0.0);
-        Filling { out: [].iter_mut(), groups: &[], len: 0, units: &[], factor, span: 0, first: 0, end: 0 }
+        Filling { out: &mut [], done: 0, groups: &[], len: 0, units: &[], factor, block: 0, first: 0, end: 0 }
     }
 
     #[inline(always)]
@@ -115,62 +120,68 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
             self.units = group.units;
             self.factor = isa.div(isa.splat(largest_weight(F::PLANES)), isa.load(group.bounds));
             self.groups = rest;
-            self.span = self.first;
+            self.block = self.first;
         }
     }
 
-    /// Unpacks one more span; `false` where none is left.
+    /// Unpacks one more block; `false` where none is left.
     #[inline(always)]
     pub(super) fn advance(&mut self, isa: I) -> bool {
-        let Some(tiles) = self.out.next() else { return false };
-        for half in 0..BLOCKS {
-            let block = self.span * BLOCKS + half;
-            match self.units.get(block / F::BLOCKS) {
-                Some(unit) => self.block(isa, unit, block % F::BLOCKS, half, tiles),
-                None => {
-                    for tile in &mut *tiles {
-                        for j in 0..8 {
-                            store(isa, isa.bsplat(0), tile, 8 * half + j);
-                        }
+        let half = self.done % BLOCKS;
+        let Some(tiles) = self.out.get_mut(self.done / BLOCKS) else { return false };
+        match self.units.get(self.block / F::BLOCKS) {
+            Some(unit) => block::<I, F, P>(isa, unit, self.block % F::BLOCKS, self.factor, half, tiles),
+            None => {
+                for tile in &mut *tiles {
+                    for j in 0..8 {
+                        store(isa, isa.bsplat(0), tile, 8 * half + j);
                     }
                 }
             }
         }
-        self.span += 1;
-        if self.span == self.end {
+        self.done += 1;
+        self.block += 1;
+        if self.block == self.end {
             self.next_group(isa);
         }
         true
     }
+}
 
-    /// Unpacks a block into the first or the last rows of the tiles.
-    #[inline(always)]
-    fn block(&self, isa: I, unit: &F::Unit, b: usize, half: usize, tiles: &mut [MaybeUninit<TileBytes>; P]) {
-        let here = std::ptr::from_ref(unit).cast::<u8>();
-        let bytes = size_of::<F::Unit>() / F::BLOCKS;
-        let mut line = 0;
-        while line < bytes {
-            isa.prefetch(here.wrapping_add(PREFETCH_BYTES + b * bytes + line));
-            line += 64;
+/// Unpacks a block into the first or the last rows of the tiles.
+#[inline(always)]
+fn block<I: TileIsa, F: Format, const P: usize>(
+    isa: I,
+    unit: &F::Unit,
+    b: usize,
+    factor: I::F,
+    half: usize,
+    tiles: &mut [MaybeUninit<TileBytes>; P],
+) {
+    let here = std::ptr::from_ref(unit).cast::<u8>();
+    let bytes = size_of::<F::Unit>() / F::BLOCKS;
+    let mut line = 0;
+    while line < bytes {
+        isa.prefetch(here.wrapping_add(PREFETCH_BYTES + b * bytes + line));
+        line += 64;
+    }
+    let q = F::unpack(isa, unit, b);
+    let scales = integer_scales::<I, F>(isa, unit, b, factor);
+    if P == 2 {
+        // 16 bits wrap, and what is left in the end fits them.
+        let less = scales.less::<I, F>(isa);
+        let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
+        let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
+        for j in 0..8 {
+            let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
+            store(isa, upper, &mut tiles[0], 8 * half + j);
+            store(isa, lower, &mut tiles[1], 8 * half + j);
         }
-        let q = F::unpack(isa, unit, b);
-        let scales = integer_scales::<I, F>(isa, unit, b, self.factor);
-        if P == 2 {
-            // 16 bits wrap, and what is left in the end fits them.
-            let less = scales.less::<I, F>(isa);
-            let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
-            let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
-            for j in 0..8 {
-                let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
-                store(isa, upper, &mut tiles[0], 8 * half + j);
-                store(isa, lower, &mut tiles[1], 8 * half + j);
-            }
-        } else {
-            let [upper, lower] = isa.bytes_of(scales.s[0]);
-            for (j, q) in q.into_iter().enumerate() {
-                for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
-                    store(isa, bytes, tile, 8 * half + j);
-                }
+    } else {
+        let [upper, lower] = isa.bytes_of(scales.s[0]);
+        for (j, q) in q.into_iter().enumerate() {
+            for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
+                store(isa, bytes, tile, 8 * half + j);
             }
         }
     }
