@@ -247,12 +247,12 @@ macro_rules! tile_table {
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             fn fast_piece(p: &Piece<'_>) {
                 // SAFETY: as above.
-                unsafe { matmul::fast::piece::<$tiles>(Avx512::assume(), p) }
+                unsafe { matmul::amx::fast::piece::<$tiles>(Avx512::assume(), p) }
             }
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             fn round(x: &[f32], height: usize, row: usize, out: &mut [ActQuants]) {
                 // SAFETY: as above.
-                matmul::fast::round::<$tiles>(unsafe { Avx512::assume() }, x, height, row, out);
+                matmul::amx::fast::round::<$tiles>(unsafe { Avx512::assume() }, x, height, row, out);
             }
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             fn attend_page(task: &mut PageTask<'_>) {

@@ -156,17 +156,22 @@ impl Pool {
         });
     }
 
-    /// Calls `f` for ranges that together are `0..start(threads())`. Thread `i` begins with its share
+    /// Calls `f(thread, range)` for ranges that together are `0..start(threads())`. Thread `i` begins with its share
     /// `start(i)..start(i + 1)`, half of what is left at a time in multiples of `least`, and then takes from the shares
     /// of those who are behind: a thread that loses its processor for a moment is not waited for with all its work.
     ///
     /// # Panics
     /// With 2³² items or more.
-    pub fn balanced(&self, start: &dyn Fn(usize) -> usize, least: usize, f: &(dyn Fn(Range<usize>) + Sync)) {
+    pub fn balanced(
+        &self,
+        start: &dyn Fn(usize) -> usize,
+        least: usize,
+        f: &(dyn Fn(usize, Range<usize>) + Sync),
+    ) {
         let threads = self.threads();
         assert!(u32::try_from(start(threads)).is_ok(), "too many items to share");
         if self.workers.is_empty() {
-            return f(0..start(1));
+            return f(0, 0..start(1));
         }
         let share_out = || {
             for (i, share) in self.shares.iter().enumerate() {
@@ -177,7 +182,7 @@ impl Pool {
             for i in 0..threads {
                 let share = &self.shares[(thread + i) % threads];
                 while let Some(range) = share.take(least) {
-                    f(range);
+                    f(thread, range);
                 }
             }
         });
@@ -408,7 +413,7 @@ mod tests {
                     let begun = AtomicUsize::new(0);
                     // The last threads have least to do, and one does nothing until the others have begun with the rest.
                     let start = |i| if i == 0 { 0 } else { items - (threads - i) * (items / (4 * threads)) };
-                    pool.balanced(&start, least, &|range| {
+                    pool.balanced(&start, least, &|_, range| {
                         begun.fetch_add(range.len(), Ordering::Relaxed);
                         let current = std::thread::current();
                         let worker = current.name().and_then(|n| n.strip_prefix("smallmind-"));

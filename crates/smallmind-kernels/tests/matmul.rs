@@ -12,7 +12,8 @@ mod support;
 
 use proptest::prelude::*;
 use smallmind_kernels::matmul::{
-    Acts, Class, FileRows, Product, RowOrder, group_bytes, groups, matmul, pack_rows, packed_bytes,
+    Acts, Class, FileRows, Gated, Product, RowOrder, gated_room, group_bytes, groups, matmul, matmul_gated,
+    pack_rows, packed_bytes,
 };
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{DType, Kernels, available, quant};
@@ -505,6 +506,52 @@ proptest! {
         for kernels in available() {
             let found = product(kernels, &pool, &w, input.some(0, tokens).acts());
             assert_bits(&found, &expected, || format!("{dtype} [{rows}, {k}], {tokens} tokens on {}", kernels.name));
+        }
+    }
+}
+
+#[test]
+fn a_gated_product_gives_the_bits_of_both_and_the_activation() {
+    let mut r = Random::new(23);
+    for (dtype, rows) in [(DType::Q4_1, 576), (DType::Q6_K, 100), (DType::Q8_0, 17), (DType::F16, 300)] {
+        let k = 256;
+        let [gate, up] = [0, 1].map(|_| Matrix::random(dtype, rows, k, &mut r));
+        let bias: Vec<f32> = (0..rows).map(|_| r.unit()).collect();
+        let input = Input::random(MOST_TOKENS, k, &mut r);
+        for kernels in available() {
+            for tokens in [1, 3, 16, 17, MOST_TOKENS] {
+                let some = input.some(0, tokens);
+                let mut expected = product(kernels, &support::pool(1), &gate, some.acts());
+                expected
+                    .chunks_exact_mut(rows)
+                    .flat_map(|x| x.iter_mut().zip(&bias))
+                    .for_each(|(x, b)| *x += b);
+                let other = product(kernels, &support::pool(1), &up, some.acts());
+                (kernels.silu_mul)(&mut expected, &other);
+                // More threads than some of the matrices have groups.
+                for threads in [1, 2, 5] {
+                    let stride = rows + 3;
+                    let mut out = vec![f32::NAN; tokens * stride];
+                    let mut room = vec![f32::NAN; gated_room(tokens, rows, threads)];
+                    let of = |w, bias, out, stride| Product { w, bias, out, stride, accumulate: false };
+                    let gated = Gated {
+                        gate: of(gate.view(), Some(&bias[..]), &mut out[..], stride),
+                        up: of(up.view(), None, &mut room[..], rows),
+                        activation: kernels.silu_mul,
+                    };
+                    matmul_gated(kernels, &support::pool(threads), some.acts(), gated);
+                    let context =
+                        || format!("{dtype} [{rows}], {tokens} tokens, {threads} threads, {}", kernels.name);
+                    for (out, expected) in out.chunks_exact(stride).zip(expected.chunks_exact(rows)) {
+                        assert_bits(&out[..rows], expected, context);
+                        assert!(
+                            out[rows..].iter().all(|x| x.is_nan()),
+                            "{} wrote beside its rows",
+                            context()
+                        );
+                    }
+                }
+            }
         }
     }
 }

@@ -40,9 +40,9 @@ pub enum Stage {
     AttnOut,
     /// The norm before the MLP.
     MlpNorm,
-    /// The MLP's first products.
+    /// The MLP's first products, and the activation of a gated one.
     MlpUp,
-    /// The activation, and its result in the form that products take.
+    /// The activation of a plain MLP, and the result in the form that products take.
     Activation,
     /// The MLP's last product and the residual.
     MlpDown,

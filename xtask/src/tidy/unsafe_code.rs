@@ -35,11 +35,12 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("crates/smallmind-kernels/src/matmul/amx/planes.rs", "unpacks into memory not initialized before"),
     (
-        "crates/smallmind-kernels/src/matmul/fast.rs",
+        "crates/smallmind-kernels/src/matmul/amx/fast.rs",
         "hands on the proof that tiles may be used; unpacks into memory not initialized before",
     ),
     ("crates/smallmind-kernels/src/matmul/float.rs", "marks units as plain bytes"),
     ("crates/smallmind-kernels/src/matmul/format.rs", "marks units as plain bytes"),
+    ("crates/smallmind-kernels/src/matmul/mod.rs", "threads join disjoint parts of two outputs"),
     ("crates/smallmind-kernels/src/matmul/tile.rs", "threads write disjoint rows of one output"),
     (
         "crates/smallmind-kernels/src/ops/fast_attention.rs",

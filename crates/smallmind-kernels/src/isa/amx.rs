@@ -25,11 +25,6 @@ pub(super) const LINE: usize = 64;
 #[repr(C, align(64))]
 pub(crate) struct TileBytes(pub(crate) [[u8; LINE]; ROWS]);
 
-impl TileBytes {
-    /// Zeros.
-    pub(crate) const ZERO: TileBytes = TileBytes([[0; LINE]; ROWS]);
-}
-
 /// Sums of 16 tokens and 16 outputs: integers, or the bits of floats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]

@@ -1,6 +1,7 @@
 //! C[m, n] = A[m, k] · B[n, k]ᵀ for packed weights B: the driver that checks shapes once and splits rows over threads.
 //!
 //! Rows are split, never `k`: an output is one chain of sums whatever the threads and the number of tokens.
+#![allow(unsafe_code, reason = "threads join disjoint parts of two outputs through raw pointers")]
 
 /// The one table from a stored type to its packed layout: `$quantized` with `$F` naming the [`format::Format`], or
 /// `$unquantized` with `$G` naming the [`float::FloatFormat`].
@@ -44,8 +45,6 @@ pub(crate) use by_format;
 pub(crate) mod acts;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod fast;
 pub(crate) mod float;
 pub(crate) mod format;
 #[cfg(target_arch = "aarch64")]
@@ -61,6 +60,8 @@ pub use acts::{
 pub use format::GROUP;
 pub use pack::{FileRows, RowOrder, pack_rows};
 pub use unpack::{LAYOUT, dequantize_row, unpack_row};
+
+use std::ops::Range;
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;
@@ -169,41 +170,43 @@ pub struct Product<'a> {
     pub accumulate: bool,
 }
 
+/// The first products of a gated MLP: `act(gate) · up`, for the same input.
+#[derive(Debug)]
+pub struct Gated<'a> {
+    /// Its `out` is where the result goes.
+    pub gate: Product<'a>,
+    /// Its `out` is room for what threads compute on the way, [`gated_room`] values; of no use afterwards.
+    pub up: Product<'a>,
+    /// `gate = act(gate) · up`: [`Kernels::silu_mul`] or [`Kernels::gelu_mul`].
+    pub activation: fn(&mut [f32], &[f32]),
+}
+
+/// Row groups that are multiplied by `gate`, then by `up`, and then joined, where many tokens pass by: what comes of them
+/// stays in the second-level cache.
+const GATED_PANEL: usize = 8;
+
+/// Values that [`matmul_gated`] works in, for `tokens` tokens and `rows` rows.
+pub fn gated_room(tokens: usize, rows: usize, threads: usize) -> usize {
+    tokens * GROUP * threads * groups(rows).div_ceil(threads)
+}
+
 /// Computes several products of the same input in one fork and join.
 ///
 /// # Panics
 /// Where a shape does not fit: the model's plan proves them at load, so that would be a defect of ours.
 pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Product<'_>]) {
-    let tokens = acts.tokens;
-    if tokens == 0 {
+    if acts.tokens == 0 {
         return;
     }
-    let mut total_bytes = 0;
-    for p in products.iter() {
-        let (rows, k) = (p.w.rows(), p.w.k());
-        assert!(
-            p.stride >= rows && p.out.len() >= (tokens - 1) * p.stride + rows,
-            "matmul: output too small"
-        );
-        assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
-        if takes_quantized(p.w.dtype()) || acts.class == Class::Fast {
-            assert!(quantized(acts, k).is_some(), "matmul: quantized input of another shape");
-        } else {
-            assert!(acts.x.len() == tokens * k, "matmul: input of another shape");
-        }
-        total_bytes += p.w.bytes().len();
-    }
+    assert!(products.len() <= MAX_PRODUCTS, "matmul: too many products at once");
+    products.iter().for_each(|p| check(acts, p, p.out.len()));
+    let total_bytes = products.iter().map(|p| p.w.bytes().len()).sum::<usize>();
     let outs: [OutPtr; MAX_PRODUCTS] = std::array::from_fn(|i| {
         OutPtr(products.get_mut(i).map_or(std::ptr::null_mut(), |p| p.out.as_mut_ptr()))
     });
-    assert!(products.len() <= MAX_PRODUCTS, "matmul: too many products at once");
     let products = &*products;
     let threads = pool.threads();
-    let of_class = match (acts.class, kernels.fast) {
-        (Class::Exact, _) => kernels.matmul_piece,
-        (Class::Fast, Some(fast)) => fast.matmul_piece,
-        (Class::Fast, None) => unreachable!("sessions ask for the fast class only where it is offered"),
-    };
+    let of_class = of_class(kernels, acts.class);
     // Each thread begins with an equal share of the bytes, in whole row groups, across all products.
     let all_groups = products.iter().map(|p| groups(p.w.rows())).sum::<usize>();
     let start = |thread: usize| {
@@ -216,37 +219,133 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
         }
         start
     };
-    // Matrix units unpack several groups before they multiply, and unquantized weights are multiplied as many at once.
-    let floats = acts.class == Class::Exact && products.iter().any(|p| !takes_quantized(p.w.dtype()));
-    let at_once = if tokens > TILE || floats { tile::PANEL } else { 1 };
-    let least = (LEAST_BYTES * all_groups).div_ceil(tokens * total_bytes.max(1)).next_multiple_of(at_once);
-    let start = |thread| match floats && thread < threads {
-        true => start(thread) / at_once * at_once,
-        false => start(thread),
-    };
-    pool.balanced(&start, least, &|range| {
+    let (at_once, least) = least(acts, products.iter(), all_groups, total_bytes);
+    let start = |thread| if thread < threads { start(thread) / at_once * at_once } else { start(thread) };
+    pool.balanced(&start, least, &|_, range| {
         let mut first = 0;
         for (p, out) in products.iter().zip(outs) {
             let count = groups(p.w.rows());
             let cut = |at: usize| at.saturating_sub(first).min(count);
-            let none = QuantizedActs { height: 0, blocks: 0, quants: &[], metas: &[] };
-            let piece = Piece {
-                w: p.w,
-                groups: cut(range.start)..cut(range.end),
-                tokens,
-                acts: quantized(acts, p.w.k()).unwrap_or(none),
-                x: acts.x,
-                bias: p.bias,
-                accumulate: p.accumulate,
-                out,
-                out_stride: p.stride,
-            };
-            if !piece.groups.is_empty() {
-                of_class(&piece);
+            let own = cut(range.start)..cut(range.end);
+            if !own.is_empty() {
+                of_class(&piece(acts, p, own, out, p.stride, 0));
             }
             first += count;
         }
     });
+}
+
+/// Computes a gated MLP's first products and its activation, in one fork and join. The same bits as [`matmul`] of both and
+/// the activation of whole rows.
+///
+/// # Panics
+/// As [`matmul`]; where both have not as many rows, or their room is too small.
+pub fn matmul_gated(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, gated: Gated<'_>) {
+    let Gated { gate, up, activation } = gated;
+    let (tokens, threads) = (acts.tokens, pool.threads());
+    if tokens == 0 {
+        return;
+    }
+    let (rows, all_groups) = (gate.w.rows(), groups(gate.w.rows()));
+    check(acts, &gate, gate.out.len());
+    check(acts, &up, usize::MAX);
+    assert!(up.w.rows() == rows && !gate.accumulate && !up.accumulate, "matmul: not gate and up");
+    assert!(up.out.len() >= gated_room(tokens, rows, threads), "matmul: room too small");
+    // Few tokens take each matrix in one stream, and little room.
+    let panel = if tokens > TILE { GATED_PANEL } else { usize::MAX }.min(all_groups.div_ceil(threads));
+    let (out, room) = (OutPtr(gate.out.as_mut_ptr()), OutPtr(up.out.as_mut_ptr()));
+    let (gate, up) = (&gate, &up);
+    let of_class = of_class(kernels, acts.class);
+    let bytes = gate.w.bytes().len() + up.w.bytes().len();
+    let (at_once, least) = least(acts, [gate, up].into_iter(), all_groups, bytes);
+    let start = |thread| {
+        if thread < threads { all_groups * thread / threads / at_once * at_once } else { all_groups }
+    };
+    pool.balanced(&start, least, &|thread, range| {
+        let stride = panel * GROUP;
+        for first in range.clone().step_by(panel) {
+            let own = first..range.end.min(first + panel);
+            let row = first * GROUP;
+            let columns = rows.min(own.end * GROUP) - row;
+            // SAFETY: the room holds that of every thread, as asserted.
+            let room = unsafe { room.from(thread * tokens * stride) };
+            of_class(&piece(acts, gate, own.clone(), out, gate.stride, 0));
+            of_class(&piece(acts, up, own, room, stride, first));
+            for token in 0..tokens {
+                // SAFETY: this thread's part of the room is used by nobody else, and these rows of the output are of its
+                // range, which no other thread has; both hold all tokens.
+                let (gate, up) = unsafe {
+                    let gate = out.from(token * gate.stride + row).0;
+                    let up = room.from(token * stride).0;
+                    (std::slice::from_raw_parts_mut(gate, columns), std::slice::from_raw_parts(up, columns))
+                };
+                activation(gate, up);
+            }
+        }
+    });
+}
+
+/// Panics where a product does not fit the input or an output of `len` values.
+fn check(acts: Acts<'_>, p: &Product<'_>, len: usize) {
+    let (rows, k) = (p.w.rows(), p.w.k());
+    assert!(p.stride >= rows && len >= (acts.tokens - 1) * p.stride + rows, "matmul: output too small");
+    assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
+    if takes_quantized(p.w.dtype()) || acts.class == Class::Fast {
+        assert!(quantized(acts, k).is_some(), "matmul: quantized input of another shape");
+    } else {
+        assert!(acts.x.len() == acts.tokens * k, "matmul: input of another shape");
+    }
+}
+
+/// What computes pieces.
+fn of_class(kernels: &Kernels, class: Class) -> fn(&Piece<'_>) {
+    match (class, kernels.fast) {
+        (Class::Exact, _) => kernels.matmul_piece,
+        (Class::Fast, Some(fast)) => fast.matmul_piece,
+        (Class::Fast, None) => unreachable!("sessions ask for the fast class only where it is offered"),
+    }
+}
+
+/// Groups that shares begin at multiples of, and the fewest that are worth taking at once.
+fn least<'a>(
+    acts: Acts<'_>,
+    mut products: impl Iterator<Item = &'a Product<'a>>,
+    groups: usize,
+    bytes: usize,
+) -> (usize, usize) {
+    // Matrix units unpack several groups before they multiply, and unquantized weights are multiplied as many at once.
+    let floats = acts.class == Class::Exact && products.any(|p| !takes_quantized(p.w.dtype()));
+    let at_once = if acts.tokens > TILE || floats { tile::PANEL } else { 1 };
+    let least = (LEAST_BYTES * groups).div_ceil(acts.tokens * bytes.max(1)).next_multiple_of(at_once);
+    (if floats { at_once } else { 1 }, least)
+}
+
+/// A piece of a product whose output begins with row group `first`.
+fn piece<'a>(
+    acts: Acts<'a>,
+    p: &Product<'a>,
+    groups: Range<usize>,
+    out: OutPtr,
+    out_stride: usize,
+    first: usize,
+) -> Piece<'a> {
+    Piece {
+        w: p.w,
+        groups,
+        tokens: acts.tokens,
+        acts: quantized(acts, p.w.k()).unwrap_or(QuantizedActs {
+            height: 0,
+            blocks: 0,
+            quants: &[],
+            metas: &[],
+        }),
+        x: acts.x,
+        bias: p.bias,
+        accumulate: p.accumulate,
+        out,
+        out_stride,
+        first,
+    }
 }
 
 /// The quantized activations, where they are of this shape.

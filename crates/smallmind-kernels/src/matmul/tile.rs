@@ -22,6 +22,18 @@ unsafe impl Send for OutPtr {}
 // SAFETY: as above.
 unsafe impl Sync for OutPtr {}
 
+impl OutPtr {
+    /// What begins `values` behind it.
+    ///
+    /// # Safety
+    /// The output has as many.
+    #[inline(always)]
+    pub(super) unsafe fn from(self, values: usize) -> OutPtr {
+        // SAFETY: the caller's promise.
+        OutPtr(unsafe { self.0.add(values) })
+    }
+}
+
 /// What one thread computes of one matrix product: some row groups, all tokens.
 pub(crate) struct Piece<'a> {
     pub(crate) w: PackedRef<'a>,
@@ -34,9 +46,10 @@ pub(crate) struct Piece<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Adds to what the output holds.
     pub(crate) accumulate: bool,
-    /// `[tokens, out_stride]`, from the first row of the matrix.
+    /// `[tokens, out_stride]`, from row group `first` of the matrix.
     pub(crate) out: OutPtr,
     pub(crate) out_stride: usize,
+    pub(crate) first: usize,
 }
 
 impl Piece<'_> {
@@ -51,10 +64,12 @@ impl Piece<'_> {
     pub(crate) fn store<I: Isa>(&self, isa: I, group: usize, token: usize, value: I::F) {
         let row = group * GROUP;
         let rows = GROUP.min(self.w.rows() - row);
-        // SAFETY: the driver checked that the output holds `tokens × out_stride` values and that the matrix's rows fit
-        // its stride; `group` is one of this piece's groups, which no other thread writes.
-        let out =
-            unsafe { std::slice::from_raw_parts_mut(self.out.0.add(token * self.out_stride + row), rows) };
+        let column = (group - self.first) * GROUP;
+        // SAFETY: the driver checked that the output holds `tokens × out_stride` values and that the rows from `first`
+        // on fit its stride; `group` is one of this piece's groups, which no other thread writes.
+        let out = unsafe {
+            std::slice::from_raw_parts_mut(self.out.from(token * self.out_stride + column).0, rows)
+        };
         let bias = self.bias.map(|bias| &bias[row..row + rows]);
         let Ok(out) = <&mut [f32; GROUP]>::try_from(&mut *out) else {
             let mut lanes = [0.0; GROUP];

@@ -77,14 +77,18 @@ impl Costs<'_> {
             (Stage::AttnOut | Stage::MlpDown, Some(_)) => self.joined(scope)?,
             (Stage::MlpNorm, Some(l)) => self.norm(up_form(l)),
             (Stage::MlpUp, Some(l)) => match &l.gate {
-                Some(gate) => self.products(&[gate, &l.up], up_form(l), shape.rows),
+                Some(gate) => {
+                    let products = self.products(&[gate, &l.up], up_form(l), shape.rows);
+                    products + elementwise(n * c.ffn as f64, 10.0, 0.0)
+                }
                 None => self.products(&[&l.up], up_form(l), shape.rows),
             },
             (Stage::Activation, Some(l)) => {
-                let ffn = n * c.ffn as f64;
-                let streams = if l.gate.is_some() { 3.0 } else { 2.0 };
                 let form = form(Class::Exact, &[&l.down]);
-                elementwise(ffn, 10.0, streams) + self.blocks(form, c.ffn, shape.rows)
+                match l.gate {
+                    Some(_) => self.quantize(form, c.ffn, shape.rows),
+                    None => elementwise(n * c.ffn as f64, 10.0, 2.0) + self.blocks(form, c.ffn, shape.rows),
+                }
             }
             (Stage::Logits, _) => {
                 let norm = elementwise(shape.logits as f64 * d, 4.0, 2.0);

@@ -1,7 +1,9 @@
 //! The forward pass: tokens in, logits out, for every family. Prefill is a pass with many rows of one sequence, decode
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
-use smallmind_kernels::matmul::{Acts, Class, Product, dequantize_row, matmul, takes_quantized};
+use smallmind_kernels::matmul::{
+    Acts, Class, Gated, Product, dequantize_row, matmul, matmul_gated, takes_quantized,
+};
 
 use super::activations::{ActBuffer, Form, form, form_for};
 use super::arch::{Activation, Mlp, Position};
@@ -77,7 +79,7 @@ pub(crate) fn forward<'s, P: Probe>(
             mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
         });
         probe.stage_at_once(of(Stage::Activation), || {
-            activate(pass, down, &mut s.gate[..n * ffn], &s.up, &mut s.acts);
+            activate(pass, down, &mut s.gate[..n * ffn], &mut s.acts);
         });
         probe.input(Stage::MlpDown, index, &s.gate[..n * ffn], ffn);
         probe.begin_at_once(of(Stage::MlpDown));
@@ -216,30 +218,34 @@ impl Joined<'_> {
     }
 }
 
+/// gate = act(gate · h) · (up · h), or up · h where the MLP is plain.
 fn mlp_up(pass: Pass<'_>, layer: &Layer, acts: Acts<'_>, gate: &mut [f32], up: &mut [f32]) {
-    let Pass { kernels, pool, .. } = pass;
+    let Pass { config, kernels, pool, .. } = pass;
     match &layer.gate {
-        Some(g) => matmul(kernels, pool, acts, &mut [product(pass, g, gate), product(pass, &layer.up, up)]),
+        Some(g) => {
+            let activation = match config.arch.activation {
+                Activation::Silu => kernels.silu_mul,
+                Activation::Gelu => kernels.gelu_mul,
+            };
+            let (gate, up) = (product(pass, g, gate), product(pass, &layer.up, up));
+            matmul_gated(kernels, pool, acts, Gated { gate, up, activation });
+        }
         // The plain MLP's one product goes where the activation works in place.
         None => matmul(kernels, pool, acts, &mut [product(pass, &layer.up, gate)]),
     }
 }
 
-/// gate = act(gate) · up, or act(gate) where the MLP is plain, and its quantized form where a product takes it.
-fn activate(pass: Pass<'_>, down: Form, gate: &mut [f32], up: &[f32], acts: &mut ActBuffer) {
+/// gate = act(gate) where the MLP is plain, and the quantized form where a product takes it.
+fn activate(pass: Pass<'_>, down: Form, gate: &mut [f32], acts: &mut ActBuffer) {
     let Pass { config, kernels, pool, .. } = pass;
-    let ffn = config.ffn;
-    acts.make(
-        (kernels, pool),
-        down,
-        (gate, ffn),
-        &|i, gate| match (config.arch.mlp, config.arch.activation) {
-            (Mlp::Gated, Activation::Silu) => (kernels.silu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
-            (Mlp::Gated, Activation::Gelu) => (kernels.gelu_mul)(gate, &up[i * ffn..(i + 1) * ffn]),
-            (Mlp::Plain, Activation::Silu) => (kernels.silu)(gate),
-            (Mlp::Plain, Activation::Gelu) => (kernels.gelu)(gate),
-        },
-    );
+    acts.make((kernels, pool), down, (gate, config.ffn), &|_, gate| match (
+        config.arch.mlp,
+        config.arch.activation,
+    ) {
+        (Mlp::Gated, _) => {}
+        (Mlp::Plain, Activation::Silu) => (kernels.silu)(gate),
+        (Mlp::Plain, Activation::Gelu) => (kernels.gelu)(gate),
+    });
 }
 
 /// The last norm and the output product of the rows that asked for it.

@@ -1,6 +1,7 @@
 //! All working memory of a forward pass, planned when a session begins and reused for every token.
 
 use smallmind_kernels::attention::{PAGE, padded};
+use smallmind_kernels::matmul::gated_room;
 
 use super::activations::ActBuffer;
 use super::config::Config;
@@ -30,6 +31,7 @@ pub(crate) struct Scratch {
     pub(crate) attn: Vec<f32>,
     /// `[rows, ffn]`.
     pub(crate) gate: Vec<f32>,
+    /// What threads compute of it on the way.
     pub(crate) up: Vec<f32>,
     /// Quantized inputs of the product at hand.
     pub(crate) acts: ActBuffer,
@@ -63,8 +65,8 @@ pub(crate) struct AttnItem {
 }
 
 impl Scratch {
-    /// Buffers for passes of at most `max_rows` rows. Memory that is never touched is never resident.
-    pub(crate) fn new(config: &Config, plan: &Plan, max_rows: usize) -> Scratch {
+    /// Buffers for passes of at most `max_rows` rows by so many threads. Memory that is never touched is never resident.
+    pub(crate) fn new(config: &Config, plan: &Plan, max_rows: usize, threads: usize) -> Scratch {
         let floats = |n: usize| vec![0.0f32; n];
         let widest = config.hidden.max(config.q_dim()).max(config.ffn);
         let half = config.rope.dim / 2;
@@ -78,7 +80,7 @@ impl Scratch {
             v: floats(max_rows * config.kv_dim()),
             attn: floats(max_rows * config.q_dim()),
             gate: floats(max_rows * config.ffn),
-            up: floats(max_rows * config.ffn),
+            up: floats(gated_room(max_rows, config.ffn, threads)),
             acts: ActBuffer::new(max_rows, widest),
             rows: Vec::with_capacity(max_rows),
             cos: (0..tables).map(|_| floats(max_rows * half)).collect(),

@@ -28,7 +28,11 @@ impl Batch {
         if size == 0 {
             return Err(Error::Parameter("a batch holds at least one session".into()));
         }
-        Ok(Batch { model: model.clone(), scratch: Scratch::new(model.config(), model.plan(), size), size })
+        Ok(Batch {
+            model: model.clone(),
+            scratch: Scratch::new(model.config(), model.plan(), size, model.threads()),
+            size,
+        })
     }
 
     /// Appends one token to each session, `tokens[i]` to `sessions[i]`, and returns their logits: `[sessions, vocab]`.

@@ -86,7 +86,7 @@ impl Session {
         Ok(Session {
             model: model.clone(),
             kv: KvCache::new(model.config(), precision, chunk),
-            scratch: Scratch::new(model.config(), model.plan(), chunk),
+            scratch: Scratch::new(model.config(), model.plan(), chunk, model.threads()),
             tokens: Vec::new(),
             context,
             logit_rows: 0,

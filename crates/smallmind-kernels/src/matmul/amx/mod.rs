@@ -6,6 +6,20 @@
 //! are scaled while the next ones are made. (docs/performance.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
+/// Does one thing with each of the first `$s` registers.
+macro_rules! registers {
+    ($s:expr, |$r:ident| $body:expr) => {
+        registers!($s, $r, $body; 0 1 2 3 4 5)
+    };
+    ($s:expr, $r:ident, $body:expr; $($n:literal)*) => {{
+        $(if $n < $s {
+            const $r: usize = $n;
+            $body;
+        })*
+    }};
+}
+
+pub(crate) mod fast;
 mod planes;
 
 use std::arch::x86_64::__m512d;
@@ -53,23 +67,24 @@ struct Step {
     spans: usize,
 }
 
-/// All steps of a piece: parts of `k` within tiles of tokens within panels.
+/// All steps of a piece: parts of `k` within panels within tiles of tokens, so that activations stay in the cache.
 struct Steps {
     groups: Range<usize>,
     tiles: usize,
     spans: usize,
-    /// Groups and spans of a step, where there are as many.
+    /// Groups, tiles of tokens and spans of a step, where there are as many.
     panel: usize,
+    at_once: usize,
     part: usize,
 }
 
 impl Steps {
     fn at(&self, first_group: usize, first_tile: usize, first_span: usize) -> Option<Step> {
-        (first_group < self.groups.end).then(|| Step {
+        (first_tile < self.tiles).then(|| Step {
             first_group,
             groups: self.panel.min(self.groups.end - first_group),
             first_tile,
-            tiles: MOST_TILES.min(self.tiles - first_tile),
+            tiles: self.at_once.min(self.tiles - first_tile),
             first_span,
             spans: self.part.min(self.spans - first_span),
         })
@@ -78,10 +93,10 @@ impl Steps {
     fn after(&self, s: &Step) -> Option<Step> {
         if s.first_span + s.spans < self.spans {
             self.at(s.first_group, s.first_tile, s.first_span + s.spans)
-        } else if s.first_tile + s.tiles < self.tiles {
-            self.at(s.first_group, s.first_tile + s.tiles, 0)
+        } else if s.first_group + s.groups < self.groups.end {
+            self.at(s.first_group + s.groups, s.first_tile, 0)
         } else {
-            self.at(s.first_group + s.groups, 0, 0)
+            self.at(self.groups.start, s.first_tile + s.tiles, 0)
         }
     }
 }
@@ -118,7 +133,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
         _ if spans > most => (1, spans.div_ceil(spans.div_ceil(most))),
         _ => ((most / spans).min(2 * PANEL), spans),
     };
-    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, spans, panel, part };
+    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, spans, panel, at_once: MOST_TILES, part };
     let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
 
     let mut scratch = Scratch::take();
@@ -147,7 +162,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
             None => Filling::nothing(isa),
         };
         // SAFETY: written before the first step, or during the step before.
-        let w = unsafe { unpacked.spans::<P>(step.groups * step.spans) };
+        let w = unsafe { unpacked.tiles(step.groups * step.spans * P) }.as_chunks::<P>().0;
         let last = step.first_span + step.spans == spans;
         // A product that is alone stays in the tiles from one part of `k` to the next.
         let alone = step.tiles * step.groups == 1;
@@ -258,19 +273,6 @@ fn multiply<T: Tiles, const P: usize>(
             tiles.dot::<1, 6, 7>(true);
         }
     }
-}
-
-/// Does one thing with each of the first `S` registers.
-macro_rules! registers {
-    ($s:ident, |$r:ident| $body:expr) => {
-        registers!($s, $r, $body; 0 1 2 3 4 5)
-    };
-    ($s:ident, $r:ident, $body:expr; $($n:literal)*) => {{
-        $(if $n < $s {
-            const $r: usize = $n;
-            $body;
-        })*
-    }};
 }
 
 #[inline(always)]

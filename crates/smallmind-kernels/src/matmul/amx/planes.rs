@@ -10,8 +10,8 @@ use crate::isa::amx::{Sums, TileBytes, TileIsa};
 use crate::matmul::acts::{BLOCK, SPAN, TILE};
 use crate::matmul::format::{Format, RowGroup, integer_scales, largest_weight};
 
-/// Tiles of unpacked weights of one buffer: 192 KB, of a second-level cache of 2 MB.
-pub(super) const UNPACKED: usize = 192;
+/// Tiles of unpacked weights of one buffer: 256 KB, of a second-level cache of 2 MB.
+pub(super) const UNPACKED: usize = 256;
 /// Most tiles of sums of one product.
 pub(super) const MOST_SUMS: usize = 6;
 /// How far ahead of unpacking weights are asked for, in bytes.
@@ -59,14 +59,20 @@ impl Scratch {
 pub(super) struct Unpacked([MaybeUninit<TileBytes>; UNPACKED]);
 
 impl Unpacked {
-    /// The first spans.
+    /// The first tiles.
     ///
     /// # Safety
-    /// A [`Filling`] has written them.
+    /// They have been written.
     #[inline(always)]
-    pub(super) unsafe fn spans<const P: usize>(&self, count: usize) -> &[Span<P>] {
+    pub(super) unsafe fn tiles(&self, count: usize) -> &[TileBytes] {
         // SAFETY: written, by the caller's promise.
-        unsafe { self.0[..count * P].assume_init_ref() }.as_chunks().0
+        unsafe { self.0[..count].assume_init_ref() }
+    }
+
+    /// The same, to be written.
+    #[inline(always)]
+    pub(super) fn memory(&mut self, count: usize) -> &mut [MaybeUninit<TileBytes>] {
+        &mut self.0[..count]
     }
 }
 
@@ -90,7 +96,7 @@ pub(super) struct Filling<'a, I: Isa, F: Format, const P: usize> {
 impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
     #[inline(always)]
     pub(super) fn new(isa: I, step: &Step, len: usize, bytes: &'a [u8], out: &'a mut Unpacked) -> Self {
-        let (out, _) = out.0[..step.groups * step.spans * P].as_chunks_mut();
+        let (out, _) = out.memory(step.groups * step.spans * P).as_chunks_mut();
         let mut filling = Filling {
             out,
             done: 0,
@@ -134,7 +140,7 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
             None => {
                 for tile in &mut *tiles {
                     for j in 0..8 {
-                        store(isa, isa.bsplat(0), tile, 8 * half + j);
+                        store_row(isa, isa.bsplat(0), tile, 8 * half + j);
                     }
                 }
             }
@@ -158,13 +164,7 @@ fn block<I: TileIsa, F: Format, const P: usize>(
     half: usize,
     tiles: &mut [MaybeUninit<TileBytes>; P],
 ) {
-    let here = std::ptr::from_ref(unit).cast::<u8>();
-    let bytes = size_of::<F::Unit>() / F::BLOCKS;
-    let mut line = 0;
-    while line < bytes {
-        isa.prefetch(here.wrapping_add(PREFETCH_BYTES + b * bytes + line));
-        line += 64;
-    }
+    ask_ahead::<F>(isa, unit, b);
     let q = F::unpack(isa, unit, b);
     let scales = integer_scales::<I, F>(isa, unit, b, factor);
     if P == 2 {
@@ -174,22 +174,34 @@ fn block<I: TileIsa, F: Format, const P: usize>(
         let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
         for j in 0..8 {
             let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
-            store(isa, upper, &mut tiles[0], 8 * half + j);
-            store(isa, lower, &mut tiles[1], 8 * half + j);
+            store_row(isa, upper, &mut tiles[0], 8 * half + j);
+            store_row(isa, lower, &mut tiles[1], 8 * half + j);
         }
     } else {
         let [upper, lower] = isa.bytes_of(scales.s[0]);
         for (j, q) in q.into_iter().enumerate() {
             for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
-                store(isa, bytes, tile, 8 * half + j);
+                store_row(isa, bytes, tile, 8 * half + j);
             }
         }
     }
 }
 
+/// Asks for what comes some way behind block `b` of the unit.
+#[inline(always)]
+pub(super) fn ask_ahead<F: Format>(isa: impl Isa, unit: &F::Unit, b: usize) {
+    let here = std::ptr::from_ref(unit).cast::<u8>();
+    let bytes = size_of::<F::Unit>() / F::BLOCKS;
+    let mut line = 0;
+    while line < bytes {
+        isa.prefetch(here.wrapping_add(PREFETCH_BYTES + b * bytes + line));
+        line += 64;
+    }
+}
+
 /// Writes one row of a tile.
 #[inline(always)]
-fn store<I: TileIsa>(isa: I, bytes: I::B, tile: &mut MaybeUninit<TileBytes>, row: usize) {
+pub(super) fn store_row<I: TileIsa>(isa: I, bytes: I::B, tile: &mut MaybeUninit<TileBytes>, row: usize) {
     // SAFETY: within the tile; a byte array needs no value before it is written.
     isa.bstore(bytes, unsafe { &mut (&mut (*tile.as_mut_ptr()).0)[row] });
 }
