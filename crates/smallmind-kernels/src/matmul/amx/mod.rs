@@ -178,18 +178,14 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
                 } else if !alone {
                     load::<T, S>(tiles, &waiting[t]);
                 }
-                let at_once = ROWS.div_ceil(PARTS * step.spans);
+                let at_once = ROWS.div_ceil(step.spans);
                 for (w, x) in w[g * step.spans..(g + 1) * step.spans].iter().zip(lines.as_chunks().0) {
-                    // Products that follow each other closely keep the units of vectors from their work, at times for as
-                    // long as they take.
-                    for part in 0..PARTS {
-                        multiply::<T, P>(tiles, w, x, part, First);
-                        filling.advance(isa);
-                        multiply::<T, P>(tiles, w, x, part, Rest);
+                    multiply::<T, P>(tiles, w, x, || {
                         for _ in 0..at_once {
                             scaling.advance::<I, S>(isa, p, before, units);
                         }
-                    }
+                        filling.advance(isa);
+                    });
                 }
                 while scaling.advance::<I, S>(isa, p, before, units) {}
                 if last {
@@ -218,60 +214,40 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
     scratch.keep();
 }
 
-/// Which products of a half of them: what else is to be done is done between them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    First,
-    Rest,
-}
-use Turn::{First, Rest};
-
-/// Adds some of the products of one span to the sums.
+/// Adds the products of one span to the sums; `meanwhile` is done between them.
 #[inline(always)]
 fn multiply<T: Tiles, const P: usize>(
     tiles: &mut T,
     w: &Span<P>,
     x: &[[ActQuants; TILE]; PARTS],
-    half: usize,
-    turn: Turn,
+    meanwhile: impl FnOnce(),
 ) {
-    match (P, half, turn) {
-        (2, 0, First) => {
-            tiles.load::<4>((&x[0]).into());
-            tiles.load::<6>((&w[0]).into());
-            tiles.dot::<0, 4, 6>(true);
-        }
-        (2, 0, Rest) => {
-            tiles.load::<5>((&x[1]).into());
-            tiles.dot::<1, 5, 6>(true);
-        }
-        (2, _, First) => {
-            tiles.load::<7>((&w[1]).into());
-            tiles.dot::<2, 4, 7>(false);
-        }
-        (2, _, Rest) => tiles.dot::<3, 5, 7>(false),
+    if P == 2 {
+        tiles.load::<4>((&x[0]).into());
+        tiles.load::<6>((&w[0]).into());
+        tiles.dot::<0, 4, 6>(true);
+        tiles.load::<5>((&x[1]).into());
+        tiles.dot::<1, 5, 6>(true);
+        meanwhile();
+        tiles.load::<7>((&w[1]).into());
+        tiles.dot::<2, 4, 7>(false);
+        tiles.dot::<3, 5, 7>(false);
+    } else {
         // Six sums leave two registers.
-        (_, 0, First) => {
-            tiles.load::<6>((&x[0]).into());
-            tiles.load::<7>((&w[0]).into());
-            tiles.dot::<0, 6, 7>(true);
-            tiles.load::<7>((&w[1]).into());
-            tiles.dot::<2, 6, 7>(false);
-        }
-        (_, 0, Rest) => {
-            tiles.load::<7>((&w[2 % P]).into());
-            tiles.dot::<4, 6, 7>(false);
-        }
-        (_, _, First) => {
-            tiles.load::<6>((&x[1]).into());
-            tiles.dot::<5, 6, 7>(false);
-            tiles.load::<7>((&w[1]).into());
-            tiles.dot::<3, 6, 7>(false);
-        }
-        (_, _, Rest) => {
-            tiles.load::<7>((&w[0]).into());
-            tiles.dot::<1, 6, 7>(true);
-        }
+        tiles.load::<6>((&x[0]).into());
+        tiles.load::<7>((&w[0]).into());
+        tiles.dot::<0, 6, 7>(true);
+        tiles.load::<7>((&w[1]).into());
+        tiles.dot::<2, 6, 7>(false);
+        tiles.load::<7>((&w[2 % P]).into());
+        tiles.dot::<4, 6, 7>(false);
+        meanwhile();
+        tiles.load::<6>((&x[1]).into());
+        tiles.dot::<5, 6, 7>(false);
+        tiles.load::<7>((&w[1]).into());
+        tiles.dot::<3, 6, 7>(false);
+        tiles.load::<7>((&w[0]).into());
+        tiles.dot::<1, 6, 7>(true);
     }
 }
 

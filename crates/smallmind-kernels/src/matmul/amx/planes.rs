@@ -76,19 +76,17 @@ impl Unpacked {
     }
 }
 
-/// A step's weights that are being unpacked, one block at a time.
+/// A step's weights that are being unpacked, one span at a time.
 pub(super) struct Filling<'a, I: Isa, F: Format, const P: usize> {
-    out: &'a mut [[MaybeUninit<TileBytes>; P]],
-    /// Blocks of `out` that are unpacked.
-    done: usize,
+    out: std::slice::IterMut<'a, [MaybeUninit<TileBytes>; P]>,
     /// The groups that come after this one, and the length of each.
     groups: &'a [u8],
     len: usize,
     /// Of this group.
     units: &'a [F::Unit],
     factor: I::F,
-    /// The next block of the group, and those of a step.
-    block: usize,
+    /// The next span and block of the group, and those of a step.
+    span: usize,
     first: usize,
     end: usize,
 }
@@ -98,15 +96,14 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
     pub(super) fn new(isa: I, step: &Step, len: usize, bytes: &'a [u8], out: &'a mut Unpacked) -> Self {
         let (out, _) = out.memory(step.groups * step.spans * P).as_chunks_mut();
         let mut filling = Filling {
-            out,
-            done: 0,
+            out: out.iter_mut(),
             groups: &bytes[step.first_group * len..(step.first_group + step.groups) * len],
             len,
             units: &[],
             factor: isa.splat(0.0),
-            block: 0,
-            first: step.first_span * BLOCKS,
-            end: (step.first_span + step.spans) * BLOCKS,
+            span: 0,
+            first: step.first_span,
+            end: step.first_span + step.spans,
         };
         filling.next_group(isa);
         filling
@@ -116,7 +113,7 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
     #[inline(always)]
     pub(super) fn nothing(isa: I) -> Self {
         let factor = isa.splat(0.0);
-        Filling { out: &mut [], done: 0, groups: &[], len: 0, units: &[], factor, block: 0, first: 0, end: 0 }
+        Filling { out: [].iter_mut(), groups: &[], len: 0, units: &[], factor, span: 0, first: 0, end: 0 }
     }
 
     #[inline(always)]
@@ -126,62 +123,56 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
             self.units = group.units;
             self.factor = isa.div(isa.splat(largest_weight(F::PLANES)), isa.load(group.bounds));
             self.groups = rest;
-            self.block = self.first;
+            self.span = self.first;
         }
     }
 
-    /// Unpacks one more block; `false` where none is left.
+    /// Unpacks one more span; `false` where none is left.
     #[inline(always)]
     pub(super) fn advance(&mut self, isa: I) -> bool {
-        let half = self.done % BLOCKS;
-        let Some(tiles) = self.out.get_mut(self.done / BLOCKS) else { return false };
-        match self.units.get(self.block / F::BLOCKS) {
-            Some(unit) => block::<I, F, P>(isa, unit, self.block % F::BLOCKS, self.factor, half, tiles),
-            None => {
-                for tile in &mut *tiles {
-                    for j in 0..8 {
-                        store_row(isa, isa.bsplat(0), tile, 8 * half + j);
+        let Some(tiles) = self.out.next() else { return false };
+        for half in 0..BLOCKS {
+            let block = self.span * BLOCKS + half;
+            match self.units.get(block / F::BLOCKS) {
+                Some(unit) => self.block(isa, unit, block % F::BLOCKS, half, tiles),
+                None => {
+                    for tile in &mut *tiles {
+                        for j in 0..8 {
+                            store_row(isa, isa.bsplat(0), tile, 8 * half + j);
+                        }
                     }
                 }
             }
         }
-        self.done += 1;
-        self.block += 1;
-        if self.block == self.end {
+        self.span += 1;
+        if self.span == self.end {
             self.next_group(isa);
         }
         true
     }
-}
 
-/// Unpacks a block into the first or the last rows of the tiles.
-#[inline(always)]
-fn block<I: TileIsa, F: Format, const P: usize>(
-    isa: I,
-    unit: &F::Unit,
-    b: usize,
-    factor: I::F,
-    half: usize,
-    tiles: &mut [MaybeUninit<TileBytes>; P],
-) {
-    ask_ahead::<F>(isa, unit, b);
-    let q = F::unpack(isa, unit, b);
-    let scales = integer_scales::<I, F>(isa, unit, b, factor);
-    if P == 2 {
-        // 16 bits wrap, and what is left in the end fits them.
-        let less = scales.less::<I, F>(isa);
-        let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
-        let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
-        for j in 0..8 {
-            let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
-            store_row(isa, upper, &mut tiles[0], 8 * half + j);
-            store_row(isa, lower, &mut tiles[1], 8 * half + j);
-        }
-    } else {
-        let [upper, lower] = isa.bytes_of(scales.s[0]);
-        for (j, q) in q.into_iter().enumerate() {
-            for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
-                store_row(isa, bytes, tile, 8 * half + j);
+    /// Unpacks a block into the first or the last rows of the tiles.
+    #[inline(always)]
+    fn block(&self, isa: I, unit: &F::Unit, b: usize, half: usize, tiles: &mut [MaybeUninit<TileBytes>; P]) {
+        ask_ahead::<F>(isa, unit, b);
+        let q = F::unpack(isa, unit, b);
+        let scales = integer_scales::<I, F>(isa, unit, b, self.factor);
+        if P == 2 {
+            // 16 bits wrap, and what is left in the end fits them.
+            let less = scales.less::<I, F>(isa);
+            let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
+            let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
+            for j in 0..8 {
+                let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
+                store_row(isa, upper, &mut tiles[0], 8 * half + j);
+                store_row(isa, lower, &mut tiles[1], 8 * half + j);
+            }
+        } else {
+            let [upper, lower] = isa.bytes_of(scales.s[0]);
+            for (j, q) in q.into_iter().enumerate() {
+                for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
+                    store_row(isa, bytes, tile, 8 * half + j);
+                }
             }
         }
     }
