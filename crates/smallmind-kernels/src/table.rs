@@ -76,8 +76,11 @@ pub struct Kernels {
     pub finish_attention: fn(Partial, &mut [f32]),
     /// `x = softmax(scale · x)`: x, scale, and where ln Σ exp(scale · x) goes.
     pub softmax: fn(&mut [f32], f32, &mut f32),
-    /// Softmax's derivative, in place: p, dp, scale.
-    pub softmax_back: fn(&[f32], &mut [f32], f32),
+    /// Softmax of each row's first `from + row + 1` values, zeros behind them for a vector at least; all values are to be
+    /// numbers: x, the distance of rows (a multiple of 16), from, scale.
+    pub causal_softmax: fn(&mut [f32], usize, usize, f32),
+    /// Its derivative, in place: p, dp, the distance of rows, from, scale.
+    pub causal_softmax_back: fn(&[f32], &mut [f32], usize, usize, f32),
     /// `dy = dy · gelu'(x)`: x, dy.
     pub gelu_back: fn(&[f32], &mut [f32]),
     /// `dy = dy · silu'(x)`: x, dy.
@@ -194,7 +197,9 @@ macro_rules! tables {
             merge_partial = attention::merge: fn(state: &mut Partial, out: &mut [f32], page: Partial, page_out: &[f32]);
             finish_attention = attention::finish: fn(state: Partial, out: &mut [f32]);
             softmax = backward::softmax: fn(x: &mut [f32], scale: f32, log_sum: &mut f32);
-            softmax_back = backward::softmax_back: fn(p: &[f32], dp: &mut [f32], scale: f32);
+            causal_softmax = backward::causal_softmax: fn(x: &mut [f32], stride: usize, from: usize, scale: f32);
+            causal_softmax_back = backward::causal_softmax_back:
+                fn(p: &[f32], dp: &mut [f32], stride: usize, from: usize, scale: f32);
             gelu_back = backward::gelu_back: fn(x: &[f32], dy: &mut [f32]);
             silu_back = backward::silu_back: fn(x: &[f32], dy: &mut [f32]);
             column_sums = backward::column_sums: fn(x: &[f32], stride: usize, sum: &mut [f32]);

@@ -9,7 +9,8 @@
 #[allow(dead_code, reason = "each test program uses a part")]
 mod support;
 
-use smallmind_kernels::gemm::{Into, Mat, bf16, gemm, scratch_len};
+use smallmind_kernels::gemm::packed::{self, PackedMat};
+use smallmind_kernels::gemm::{Into, Mat, Triangle, bf16, gemm, scratch_len};
 use smallmind_kernels::matmul::ActQuants;
 use smallmind_kernels::{AdamStep, available};
 use support::Random;
@@ -71,6 +72,58 @@ fn every_isa_orientation_and_number_of_threads_gives_the_bits_of_three_loops() {
                         gemm(kernels, pool, a, b, (&mut out, n), into, &mut scratch);
                         let same = out.iter().zip(&want).all(|(x, y)| x.to_bits() == y.to_bits());
                         assert!(same, "{} {shape:?} {into:?} form {form}, pool {which}", kernels.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_counts_of_a_product_with_a_packed_factor_has_the_bits_of_three_loops() {
+    let mut r = Random::new(5);
+    for shape @ (m, n, k) in [(1, 1, 1), (12, 32, 9), (48, 96, 6), (29, 45, 33), (96, 40, 48)] {
+        let (mut a, c) = (r.units(m * k), r.units(m * n));
+        // Of a larger matrix, the rows from 2 on and the first columns.
+        let (rows, cols) = (k + 3, n + 40);
+        let large = r.units(rows * cols);
+        let b: Vec<f32> = (0..k * n).map(|i| large[(2 + i / n) * cols + i % n]).collect();
+        for (from, kind) in [0, 5, 48].into_iter().flat_map(|from| (0..4).map(move |kind| (from, kind))) {
+            let triangle = match kind {
+                0 => Triangle::None,
+                1 => Triangle::Sums(from),
+                2 => Triangle::Lower(from),
+                _ => Triangle::Upper(from),
+            };
+            for (i, v) in a.iter_mut().enumerate() {
+                let (row, l) = (i / k, i % k);
+                if kind == 2 && l > row + from || kind == 3 && row > l + from {
+                    *v = 0.0;
+                }
+            }
+            let at = transposed(&a, m, k);
+            let begins: [(Into<'_>, Begin<'_>); 2] =
+                [(Into::Store, &|_, _| 0.0), (Into::Add, &|i, j| c[i * n + j])];
+            for (into, begin) in begins {
+                let want = plain(&a, &b, &c, shape, begin);
+                for (kernels, form) in available().into_iter().flat_map(|k| [(k, 0), (k, 1), (k, 2), (k, 3)])
+                {
+                    let a = if form & 1 == 0 { Mat::new(&a, m, k) } else { Mat::new(&at, k, m).t() };
+                    let turned = transposed(&large, rows, cols);
+                    let whole = match form & 2 {
+                        0 => Mat::new(&large, rows, cols),
+                        _ => Mat::new(&turned, cols, rows).t(),
+                    };
+                    let mut memory = vec![f32::NAN; packed::packed_len(rows, cols)];
+                    let b = PackedMat::new(kernels, whole, &mut memory).rows_of(2..2 + k).first_cols(n);
+                    let mut out = c.clone();
+                    let mut scratch = vec![f32::NAN; packed::scratch_len(k)];
+                    packed::gemm(kernels, a, b, (&mut out, n), into, triangle, &mut scratch);
+                    for (at, (x, y)) in out.iter().zip(&want).enumerate() {
+                        let counts = kind != 1 || at % n <= at / n + from;
+                        let what =
+                            format!("{} {shape:?} {into:?} {triangle:?} form {form} at {at}", kernels.name);
+                        assert!(!counts || x == y, "{what}: {x}, not {y}");
                     }
                 }
             }

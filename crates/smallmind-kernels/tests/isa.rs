@@ -325,6 +325,46 @@ fn the_exponential_of_softmax_is_within_2_units_in_the_last_place() {
     }
 }
 
+#[test]
+fn causal_softmax_and_its_derivative_are_their_formulas_and_zeros_behind_them() {
+    let mut r = Random::new(15);
+    let scale = 0.7;
+    for (rows, stride, from) in [(1, 16, 0), (5, 48, 0), (48, 80, 0), (33, 112, 48), (20, 80, 60)] {
+        let x: Vec<f32> = r.units(rows * stride).iter().map(|x| 9.0 * x).collect();
+        let d = r.units(rows * stride);
+        let mut first: Option<[Vec<f32>; 2]> = None;
+        for isa in available() {
+            let p = in_place(&x, |x| (isa.causal_softmax)(x, stride, from, scale));
+            let dp = in_place(&d, |dp| (isa.causal_softmax_back)(&p, dp, stride, from, scale));
+            for i in 0..rows {
+                let seen = from + i + 1;
+                let row = &x[i * stride..][..stride];
+                let (p, dp) = (&p[i * stride..][..stride], &dp[i * stride..][..stride]);
+                let (out, scale) = (&d[i * stride..][..seen], f64::from(scale));
+                let most = row[..seen].iter().fold(f64::NEG_INFINITY, |m, x| m.max(f64::from(*x)));
+                let powers = row[..seen].iter().map(|x| ((f64::from(*x) - most) * scale).exp());
+                let total: f64 = powers.clone().sum();
+                let mean: f64 = powers.clone().zip(out).map(|(p, d)| p / total * f64::from(*d)).sum();
+                for (j, power) in powers.enumerate() {
+                    let want = power / total;
+                    near(p[j], want, 40.0 * EPS * want + 1e-30, ("softmax", (i, j), isa));
+                    let back = want * (f64::from(out[j]) - mean) * scale;
+                    near(dp[j], back, 60.0 * EPS * want, ("its derivative", (i, j), isa));
+                }
+                let zeros = seen..(seen.next_multiple_of(16) + 16).min(stride);
+                assert!(
+                    p[zeros.clone()].iter().chain(&dp[zeros]).all(|v| *v == 0.0),
+                    "row {i}, {}",
+                    isa.name
+                );
+            }
+            let same = first.get_or_insert_with(|| [p.clone(), dp.clone()]);
+            assert_bits(&p, &same[0], || format!("softmax on {}", isa.name));
+            assert_bits(&dp, &same[1], || format!("its derivative on {}", isa.name));
+        }
+    }
+}
+
 /// Vectors whose squares f32 can hold.
 fn rows(n: usize) -> impl Iterator<Item = Vec<f32>> {
     let usual = ["units", "activations", "cancelling", "ties"];

@@ -205,9 +205,8 @@ impl Tape {
                 c.give(dy);
             }
             Op::Middle { x, middle } => {
-                let dx = activation::backward(c, &self.nodes[x.0].value, rows, middle, &dy);
+                let dx = activation::backward(c, &self.nodes[x.0].value, rows, middle, dy);
                 self.pass_on(c, x, dx);
-                c.give(dy);
             }
             Op::Dropout { x, keep, key } => {
                 dropout::apply(c, &mut dy, keep, key);

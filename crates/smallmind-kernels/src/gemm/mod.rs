@@ -8,11 +8,12 @@
 pub mod bf16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16_tile;
+pub mod packed;
 pub(crate) mod piece;
 
 use crate::table::Kernels;
 use crate::threads::Pool;
-use piece::{Piece, Start, Strip};
+use piece::{Panels, Piece, Start, Strip, Strips};
 
 /// Columns of one packed panel of B.
 pub(crate) const PANEL: usize = 32;
@@ -129,6 +130,33 @@ impl<'a> Into<'a> {
     }
 }
 
+/// What of a product is asked for, or where its left factor holds nothing but zeros: of causal attention's products it is
+/// half. Tiles outside are left out; what a tile computes outside has no meaning.
+#[derive(Clone, Copy, Debug)]
+pub enum Triangle {
+    /// All of C is asked for, of all of A.
+    None,
+    /// Only `C[i, j]` with j ≤ i + this is asked for.
+    Sums(usize),
+    /// `A[i, k]` is 0 where k > i + this.
+    Lower(usize),
+    /// `A[i, k]` is 0 where i > k + this.
+    Upper(usize),
+}
+
+impl Triangle {
+    /// The `k` that a tile of these rows, from column `col` on, adds up; nothing where it is not asked for.
+    #[inline(always)]
+    fn ks(self, rows: std::ops::Range<usize>, col: usize, depth: usize) -> Option<std::ops::Range<usize>> {
+        match self {
+            Triangle::None => Some(0..depth),
+            Triangle::Sums(from) => (col < rows.end + from).then_some(0..depth),
+            Triangle::Lower(from) => Some(0..depth.min(rows.end + from)),
+            Triangle::Upper(from) => Some(depth.min(rows.start.saturating_sub(from))..depth),
+        }
+    }
+}
+
 /// Rows that one task computes, of `m`.
 fn at_once(m: usize) -> usize {
     (m / TASKS / STEP * STEP).clamp(STEP, ROWS)
@@ -179,10 +207,11 @@ pub fn gemm(
                 let rows = i * at_once..((i + 1) * at_once).min(m);
                 (kernels.gemm_piece)(&mut Piece {
                     a: a.block(rows.clone(), ks.clone()),
-                    b: packed,
+                    b: Panels { data: packed, of: depth, from: 0 },
                     c: Strip { data: &mut c[ns.start..], stride: c_stride, cols: ns.len() },
                     start: if k0 > 0 { Start::C } else { into.start(rows, ns.clone()) },
-                    strips,
+                    strips: Strips::Packed(strips),
+                    triangle: Triangle::None,
                 });
             };
             match pool {

@@ -1,6 +1,6 @@
 //! The inner loops of [`super::gemm`]: packing, and tiles of a few rows by one or two vectors of columns.
 
-use super::{Mat, PANEL};
+use super::{Mat, PANEL, Triangle};
 use crate::isa::{Isa, LANES};
 
 /// Vectors of a panel.
@@ -29,12 +29,29 @@ pub(crate) enum Start<'a> {
 pub(crate) struct Piece<'a> {
     /// `[rows, depth]`.
     pub(crate) a: Mat<'a>,
-    /// Packed: `[panels, depth, PANEL]`.
-    pub(crate) b: &'a [f32],
+    pub(crate) b: Panels<'a>,
     pub(crate) c: Strip<'a>,
     pub(crate) start: Start<'a>,
-    /// Room for the packed rows of A, `[rows, depth]`; unused where A's rows are contiguous.
-    pub(crate) strips: &'a mut [f32],
+    pub(crate) strips: Strips<'a>,
+    pub(crate) triangle: Triangle,
+}
+
+/// Packed columns of B, `[panels, of, PANEL]`: as many of their rows as A has columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    pub(crate) data: &'a [f32],
+    /// Rows that are packed.
+    pub(crate) of: usize,
+    /// The first of them that counts.
+    pub(crate) from: usize,
+}
+
+/// How A is read where its rows are not contiguous, but its columns.
+pub(crate) enum Strips<'a> {
+    /// Packed into this room, `[rows, depth]`.
+    Packed(&'a mut [f32]),
+    /// Where it is, but for the last rows, fewer than a tile has: they are packed into this room, `[STEP, depth]`.
+    InPlace(&'a mut [f32]),
 }
 
 /// Packs a panel `[depth, cols]` of B, filled up with zeros to `[depth, PANEL]`.
@@ -103,14 +120,30 @@ impl<const R: usize> Rows<R> for Packed<'_, R> {
     }
 }
 
+/// `R` values of each of many contiguous columns, these so far apart.
+#[derive(Clone, Copy)]
+struct Columns<'a, const R: usize>(&'a [f32], usize);
+impl<const R: usize> Rows<R> for Columns<'_, R> {
+    #[inline(always)]
+    fn at(&self, k: usize, row: usize) -> f32 {
+        self.0[k * self.1..][..R][row]
+    }
+}
+
 #[inline(always)]
 fn rows<I: Isa, const R: usize, const V: usize>(isa: I, p: &mut Piece<'_>) {
     let depth = p.a.cols;
-    if p.a.col_stride != 1 {
-        pack_strips::<R>(p.a, p.strips);
+    let by_row = p.a.col_stride == 1;
+    let (strips, in_place) = match &mut p.strips {
+        Strips::Packed(room) => (room, 0),
+        Strips::InPlace(room) => (room, p.a.rows / R * R),
+    };
+    if !by_row && in_place < p.a.rows {
+        pack_strips::<R>(p.a.block(in_place..p.a.rows, 0..depth), strips);
     }
-    let (b, _) = p.b.as_chunks::<PANEL>();
-    for (j, panel) in b.chunks_exact(depth).enumerate() {
+    let (b, _) = p.b.data.as_chunks::<PANEL>();
+    for (j, panel) in b.chunks_exact(p.b.of).enumerate() {
+        let panel = &panel[p.b.from..][..depth];
         for v in (0..VECTORS).step_by(V) {
             let col = j * PANEL + v * LANES;
             if col >= p.c.cols {
@@ -118,14 +151,19 @@ fn rows<I: Isa, const R: usize, const V: usize>(isa: I, p: &mut Piece<'_>) {
             }
             for row in (0..p.a.rows).step_by(R) {
                 let there = R.min(p.a.rows - row);
-                if p.a.col_stride == 1 {
+                let Some(ks) = p.triangle.ks(row..row + there, col, depth) else { continue };
+                let (panel, at) = ((&panel[ks.clone()], v), (row, there, col));
+                if by_row {
                     // Rows beyond the end repeat the last one; what they give is not stored.
-                    let of = |r: usize| &p.a.data[(row + r.min(there - 1)) * p.a.row_stride..][..depth];
+                    let of = |r: usize| &p.a.data[(row + r.min(there - 1)) * p.a.row_stride..][ks.clone()];
                     let a = Plain::<R>(std::array::from_fn(of));
-                    tile::<I, _, R, V>(isa, a, (panel, v), &mut p.c, (row, there, col), p.start);
+                    tile::<I, _, R, V>(isa, a, panel, &mut p.c, at, p.start);
+                } else if row < in_place {
+                    let a = Columns::<R>(p.a.block(row..row + R, ks).data, p.a.col_stride);
+                    tile::<I, _, R, V>(isa, a, panel, &mut p.c, at, p.start);
                 } else {
-                    let (a, _) = p.strips[row * depth..][..R * depth].as_chunks::<R>();
-                    tile::<I, _, R, V>(isa, Packed(a), (panel, v), &mut p.c, (row, there, col), p.start);
+                    let (a, _) = strips[(row - in_place) * depth..][..R * depth].as_chunks::<R>();
+                    tile::<I, _, R, V>(isa, Packed(&a[ks]), panel, &mut p.c, at, p.start);
                 }
             }
         }

@@ -1,5 +1,5 @@
-//! What training needs beside the forward pass's operations: softmax over a whole row, and the derivatives of the
-//! activations, of softmax and of the norms. One row at a time; sums over rows are the caller's, in its order.
+//! What training needs beside the forward pass's operations: softmax over whole rows, and the derivatives of the
+//! activations, of softmax and of the norms. Sums over rows are the caller's, in its order.
 
 use super::exp::exp;
 use super::{map, reduce, zip};
@@ -43,12 +43,85 @@ pub(crate) fn softmax<I: Isa>(isa: I, x: &mut [f32], scale: f32, log_sum: &mut f
     *log_sum = f64::from(total).ln() as f32 + most * scale;
 }
 
-/// The derivative of `p = softmax(scale · x)`: `dp = p · (dp − Σ p·dp) · scale`, which is that of `x`.
+/// For each lane: `inside` for it and those before it, `outside` behind it.
+const fn up_to(inside: f32, outside: f32) -> [[f32; LANES]; LANES] {
+    let mut rows = [[outside; LANES]; LANES];
+    let mut i = 0;
+    while i < LANES * LANES {
+        if i % LANES <= i / LANES {
+            rows[i / LANES][i % LANES] = inside;
+        }
+        i += 1;
+    }
+    rows
+}
+
+/// Added to a vector: takes away what is behind a lane.
+const TAKE_AWAY: [[f32; LANES]; LANES] = up_to(0.0, f32::NEG_INFINITY);
+/// Multiplied by one: the same for powers, of which the least is not 0.
+const KEEP: [[f32; LANES]; LANES] = up_to(1.0, 0.0);
+
+/// Row `i` of `x`, rows `stride` values apart: `softmax(scale · x)` of the first `from + i + 1` values, then zeros to the
+/// end of the vector and of the next one. Values up to the end of the last vector that counts are numbers.
 #[inline(always)]
-pub(crate) fn softmax_back<I: Isa>(isa: I, p: &[f32], dp: &mut [f32], scale: f32) {
-    let mean = isa.splat(dot(isa, p, dp));
+pub(crate) fn causal_softmax<I: Isa>(isa: I, x: &mut [f32], stride: usize, from: usize, scale: f32) {
+    for (i, row) in x.chunks_exact_mut(stride).enumerate() {
+        let (last, lane) = ((from + i) / LANES, (from + i) % LANES);
+        let (row, _) = row.as_chunks_mut::<LANES>();
+        let (row, behind) = row.split_at_mut(last + 1);
+        let end = isa.add(isa.load(&row[last]), isa.load(&TAKE_AWAY[lane]));
+        let mut top = end;
+        for lanes in &row[..last] {
+            top = isa.max(isa.load(lanes), top);
+        }
+        let (s, m) = (isa.splat(scale), isa.splat(-max_lane(isa, top) * scale));
+        let mut total = isa.splat(0.0);
+        for lanes in &mut row[..last] {
+            let power = exp(isa, isa.fma(isa.load(lanes), s, m));
+            total = isa.add(power, total);
+            isa.store(power, lanes);
+        }
+        let power = isa.mul(exp(isa, isa.fma(end, s, m)), isa.load(&KEEP[lane]));
+        isa.store(power, &mut row[last]);
+        let inverse = isa.splat(1.0 / sum(isa, isa.add(power, total)));
+        for lanes in row {
+            isa.store(isa.mul(isa.load(lanes), inverse), lanes);
+        }
+        if let Some(next) = behind.first_mut() {
+            *next = [0.0; LANES];
+        }
+    }
+}
+
+/// The derivative of `p = softmax(scale · x)` as [`causal_softmax`] makes it: `dp = p · (dp − Σ p·dp) · scale`, which is
+/// that of `x`, and the same zeros.
+#[inline(always)]
+pub(crate) fn causal_softmax_back<I: Isa>(
+    isa: I,
+    p: &[f32],
+    dp: &mut [f32],
+    stride: usize,
+    from: usize,
+    scale: f32,
+) {
     let s = isa.splat(scale);
-    zip!(isa, dp, p, |d, p| isa.mul(isa.mul(p, isa.sub(d, mean)), s));
+    for (i, (p, dp)) in p.chunks_exact(stride).zip(dp.chunks_exact_mut(stride)).enumerate() {
+        let vectors = (from + i) / LANES + 1;
+        let (p, _) = p[..vectors * LANES].as_chunks::<LANES>();
+        let (dp, _) = dp.as_chunks_mut::<LANES>();
+        let (dp, behind) = dp.split_at_mut(vectors);
+        let mut mean = isa.splat(0.0);
+        for (p, dp) in p.iter().zip(&*dp) {
+            mean = isa.fma(isa.load(p), isa.load(dp), mean);
+        }
+        let mean = isa.splat(sum(isa, mean));
+        for (p, dp) in p.iter().zip(dp) {
+            isa.store(isa.mul(isa.mul(isa.load(p), isa.sub(isa.load(dp), mean)), s), dp);
+        }
+        if let Some(next) = behind.first_mut() {
+            *next = [0.0; LANES];
+        }
+    }
 }
 
 /// `dy = dy · gelu'(x)`: with σ = σ(2u) of the tanh form, σ + x · σ (1 − σ) · 2u'.

@@ -35,32 +35,42 @@ pub(crate) fn forward(c: &mut Compute, x: &[f32], rows: usize, middle: Middle) -
 }
 
 /// The gradient of `x` from that of the result.
-pub(crate) fn backward(c: &mut Compute, x: &[f32], rows: usize, middle: Middle, dy: &[f32]) -> Vec<f32> {
+pub(crate) fn backward(
+    c: &mut Compute,
+    x: &[f32],
+    rows: usize,
+    middle: Middle,
+    mut dy: Vec<f32>,
+) -> Vec<f32> {
     let Middle { act, mlp, ffn } = middle;
     let width = x.len() / rows;
-    let mut dx = c.take(x.len());
     let kernels = c.kernels;
     let back = match act {
         Activation::Gelu => kernels.gelu_back,
         Activation::Silu => kernels.silu_back,
     };
+    if mlp == Mlp::Plain {
+        // In place: that is a third less memory to write and read.
+        c.pool.chunks(&mut dy, ffn * ROWS, &|i, dy| back(&x[i * ffn * ROWS..][..dy.len()], dy));
+        return dy;
+    }
+    let mut dx = c.take(x.len());
     c.pool.chunks(&mut dx, width * ROWS, &|i, dx| {
         let (x, dy) = (&x[i * width * ROWS..], &dy[i * ffn * ROWS..]);
         let rows = x.chunks_exact(width).zip(dy.chunks_exact(ffn)).zip(dx.chunks_exact_mut(width));
         for ((x, dy), dx) in rows {
             let (of_gate, of_up) = dx.split_at_mut(ffn);
+            let (gate, up) = x.split_at(ffn);
             of_gate.copy_from_slice(dy);
-            if mlp == Mlp::Gated {
-                let (gate, up) = x.split_at(ffn);
-                of_gate.iter_mut().zip(up).for_each(|(d, u)| *d *= u);
-                of_up.copy_from_slice(gate);
-                match act {
-                    Activation::Gelu => (kernels.gelu_mul)(of_up, dy),
-                    Activation::Silu => (kernels.silu_mul)(of_up, dy),
-                }
+            of_gate.iter_mut().zip(up).for_each(|(d, u)| *d *= u);
+            of_up.copy_from_slice(gate);
+            match act {
+                Activation::Gelu => (kernels.gelu_mul)(of_up, dy),
+                Activation::Silu => (kernels.silu_mul)(of_up, dy),
             }
-            back(&x[..ffn], of_gate);
+            back(gate, of_gate);
         }
     });
+    c.give(dy);
     dx
 }

@@ -110,6 +110,20 @@ fn attention_with_shared_heads_beyond_one_block_of_queries() {
 }
 
 #[test]
+fn attention_has_the_same_bits_however_its_heads_are_shared_out() {
+    for (heads, kv_heads, seq, batch) in [(8, 4, 70, 2), (6, 6, 17, 1), (3, 1, 100, 2)] {
+        let shape = Shape { heads, kv_heads, head_dim: 5, seq, scale: 0.4 };
+        let qkv = numbers(1, batch * seq * (heads + 2 * kv_heads) * 5);
+        let dy = numbers(2, batch * seq * heads * 5);
+        let results = [1, 2, 3, 7].map(|threads| {
+            let mut c = Compute::new(threads, Precision::F32).unwrap();
+            (attention::forward(&mut c, shape, &qkv), attention::backward(&mut c, shape, &qkv, &dy))
+        });
+        assert!(results.iter().all(|r| *r == results[0]), "{heads} {kv_heads}");
+    }
+}
+
+#[test]
 fn every_middle_of_the_mlp() {
     let mut c = Compute::new(2, Precision::F32).unwrap();
     let (rows, ffn) = (35, 18);
@@ -118,7 +132,7 @@ fn every_middle_of_the_mlp() {
             let middle = Middle { act, mlp, ffn };
             let x = numbers(1, rows * if mlp == Mlp::Gated { 2 * ffn } else { ffn });
             let weights = numbers(2, rows * ffn);
-            let dx = activation::backward(&mut c, &x, rows, middle, &weights);
+            let dx = activation::backward(&mut c, &x, rows, middle, weights.clone());
             check("x", &x, &dx, &mut |x| dot(&activation::forward(&mut c, x, rows, middle), &weights));
         }
     }
