@@ -156,7 +156,7 @@ pub(crate) struct SessionArgs {
     /// Tokens that prompt and answer may fill together; 0 takes all the model was made for
     #[arg(short, long, default_value_t = 0, value_name = "N", help_heading = "Model")]
     pub(crate) ctx: usize,
-    /// Storage of K and V [default: f16; f32 with --precise]
+    /// Storage of K and V [default: i16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE", help_heading = "Model")]
     pub(crate) kv_type: Option<KvType>,
     /// How prompts are computed: exact gives the bits of decoding one token at a time; fast multiplies in bfloat16,
@@ -170,6 +170,7 @@ pub(crate) struct SessionArgs {
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KvType {
+    I16,
     F16,
     F32,
     #[value(name = "q8_0")]
@@ -322,7 +323,7 @@ pub(crate) struct PerplexityArgs {
     /// Tokens of one window, whose second half is scored [default: 512]
     #[arg(short, long, value_name = "N")]
     pub(crate) ctx: Option<usize>,
-    /// Storage of K and V [default: f16; f32 with --precise]
+    /// Storage of K and V [default: i16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
     #[command(flatten)]

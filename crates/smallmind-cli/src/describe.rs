@@ -39,7 +39,7 @@ impl Facts {
         }
         let memory = Config::read(gguf).map_err(|why| why.to_string()).map(|config| {
             let context = context.unwrap_or(config.context.min(USUAL_CONTEXT));
-            let per_token = KvCache::bytes_per_token(&config, KvPrecision::F16) as u64;
+            let per_token = KvCache::bytes_per_token(&config, KvPrecision::I16) as u64;
             Memory { kv_bytes: per_token.saturating_mul(context as u64), context, config }
         });
         let elements = gguf.tensors().iter().map(|t| t.elements() as u64);

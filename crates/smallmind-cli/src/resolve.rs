@@ -183,6 +183,7 @@ pub(crate) fn sampling(model: &Model, args: &SamplingArgs) -> Result<SamplingPar
 /// The precision of a flag.
 pub(crate) fn kv(flag: Option<KvType>) -> Option<KvPrecision> {
     flag.map(|kv| match kv {
+        KvType::I16 => KvPrecision::I16,
         KvType::F16 => KvPrecision::F16,
         KvType::F32 => KvPrecision::F32,
         KvType::Q8_0 => KvPrecision::Q8_0,

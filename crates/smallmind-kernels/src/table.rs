@@ -31,9 +31,9 @@ use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Leaves, Piece};
 use crate::ops::attention::{self, PageTask, Partial};
 use crate::ops::backward::AdamStep;
-#[cfg(target_arch = "x86_64")]
-use crate::ops::fast_attention;
 use crate::ops::pages::{self, PageMut};
+#[cfg(target_arch = "x86_64")]
+use crate::ops::tile_attention;
 use crate::ops::{activation, backward, elementwise, norm, quantize, rope};
 
 /// The functions of one ISA. Slices of one call have equal lengths unless said otherwise.
@@ -103,8 +103,6 @@ pub struct FastKernels {
     pub(crate) matmul_piece: fn(&Piece<'_>),
     /// Rounds one row of a tile of activations to bfloat16: as [`Kernels::quantize`] without what belongs to blocks.
     pub round: fn(&[f32], usize, usize, &mut [ActQuants]),
-    /// As [`Kernels::attend_page`].
-    pub attend_page: fn(&mut PageTask<'_>),
     pub(crate) gemm_pack_a: fn(Mat<'_>, &mut [ActQuants]),
     pub(crate) gemm_pack_b: fn(Mat<'_>, &mut [ActQuants]),
     pub(crate) gemm_piece: fn(&mut BfGemmPiece<'_>),
@@ -249,6 +247,14 @@ macro_rules! tile_table {
                     matmul::amx::piece::<_, $tiles>(isa, p, avx512(isa).matmul_piece);
                 }
             }
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+            fn attend_page(task: &mut PageTask<'_>) {
+                // SAFETY: as above.
+                unsafe {
+                    let isa = Avx512::assume();
+                    tile_attention::attend_page::<_, $tiles>(isa, task, avx512(isa).attend_page);
+                }
+            }
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             fn fast_piece(p: &Piece<'_>) {
                 // SAFETY: as above.
@@ -258,11 +264,6 @@ macro_rules! tile_table {
             fn round(x: &[f32], height: usize, row: usize, out: &mut [ActQuants]) {
                 // SAFETY: as above.
                 matmul::amx::fast::round::<$tiles>(unsafe { Avx512::assume() }, x, height, row, out);
-            }
-            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
-            fn attend_page(task: &mut PageTask<'_>) {
-                // SAFETY: as above.
-                unsafe { fast_attention::attend_page::<$tiles>(Avx512::assume(), task) }
             }
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16,avx2,fma,f16c")]
             fn gemm_pack_a(a: Mat<'_>, out: &mut [ActQuants]) {
@@ -288,17 +289,15 @@ macro_rules! tile_table {
                     // SAFETY: this table is handed out only by a function that takes the proof.
                     unsafe { matmul_piece(p) }
                 },
+                attend_page: |task| {
+                    // SAFETY: as above.
+                    unsafe { attend_page(task) }
+                },
                 fast: Some(FastKernels {
                     // SAFETY: as above.
                     matmul_piece: |p| unsafe { fast_piece(p) },
                     // SAFETY: as above.
                     round: |x, height, row, out| unsafe { round(x, height, row, out) },
-                    attend_page: |task| match task.head_dim <= fast_attention::LONGEST {
-                        // SAFETY: as above.
-                        true => unsafe { attend_page(task) },
-                        // SAFETY: the proof holds this one.
-                        false => (avx512(unsafe { Avx512::assume() }).attend_page)(task),
-                    },
                     // SAFETY: as above.
                     gemm_pack_a: |a, out| unsafe { gemm_pack_a(a, out) },
                     // SAFETY: as above.

@@ -176,10 +176,13 @@ fn attention_of_a_page_has_the_same_bits_on_every_isa() {
     let (scalar, others) = scalar_and_others();
     let mut r = Random::new(6);
     for dim in [8, 16, 24, 64, 80, 128, 256] {
-        // The second pair has scores far apart: most weights are clamped.
+        // The larger spreads have scores far apart: most weights are clamped. The largest is too much for half precision.
         for (mut page, spread) in
-            [(Page::f16(dim), 1.0), (Page::f32(dim), 1.0), (Page::f16(dim), 60.0), (Page::f32(dim), 1e6)]
+            [1.0, 60.0, 1e6].into_iter().flat_map(|spread| Page::all(dim).map(|page| (page, spread)))
         {
+            if matches!(page, Page::F16(_)) && spread > 60.0 {
+                continue;
+            }
             for slot in 0..PAGE {
                 let k: Vec<f32> = r.units(dim).iter().map(|v| v * spread).collect();
                 page.write(scalar, slot, &k, &r.units(dim));
@@ -298,7 +301,7 @@ fn gelu_is_within_8_units_of_its_formula_and_4_more_per_unit_of_a_negative_expon
 }
 
 #[test]
-fn the_exponential_of_softmax_is_within_2_units_in_the_last_place() {
+fn the_exponential_of_softmax_is_within_2_units_in_the_last_place_of_a_rounded_exponent() {
     const DIM: usize = 16;
     let mut r = Random::new(8);
     for isa in available() {
@@ -307,7 +310,7 @@ fn the_exponential_of_softmax_is_within_2_units_in_the_last_place() {
             // Scores are the keys' first value; value i is the unit vector i, so output i is the weight of position i.
             let mut scores = [0.0; DIM];
             for (i, score) in scores.iter_mut().enumerate() {
-                *score = if i == 3 { 0.0 } else { -43.5 * (1.0 + r.unit()) };
+                *score = if i == 3 { 0.0 } else { -43.3 * (1.0 + r.unit()) };
                 let (mut k, mut v) = ([0.0; DIM], [0.0; DIM]);
                 (k[0], v[i]) = (*score, 1.0);
                 page.write(isa, i, &k, &v);
@@ -319,7 +322,9 @@ fn the_exponential_of_softmax_is_within_2_units_in_the_last_place() {
             for (score, weight) in scores.iter().zip(out) {
                 let expected = f64::from(*score).exp();
                 let place = f64::from((expected as f32).next_up()) - f64::from(expected as f32);
-                near(weight, expected, 2.0 * place, ("exp", score, isa));
+                // The exponent of 2 is rounded, too.
+                let rounding = f64::from(f32::EPSILON) * f64::from(score.abs()) * expected;
+                near(weight, expected, 2.0 * place + rounding, ("exp", score, isa));
             }
         }
     }

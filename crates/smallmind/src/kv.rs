@@ -6,7 +6,7 @@
 //! mapping.
 
 use memmap2::MmapMut;
-use smallmind_kernels::attention::{PAGE, PageMut, PageRef, page_len, q8_page_len};
+use smallmind_kernels::attention::{PAGE, PageMut, PageRef, integer_page_len, page_len, q8_page_len};
 
 use crate::error::{Error, Result};
 use crate::model::config::Config;
@@ -17,8 +17,11 @@ const HUGE_PAGE: usize = 2 << 20;
 /// How K and V are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum KvPrecision {
-    /// Half precision: the default.
+    /// Integers of 14 bits with a unit for each head of a position, which attention multiplies exactly: the default. The
+    /// memory of half precision and 3 % (of heads of 64 values).
     #[default]
+    I16,
+    /// Half precision.
     F16,
     /// Single precision: twice the memory.
     F32,
@@ -30,6 +33,7 @@ impl KvPrecision {
     /// Its name on the command line and in results.
     pub fn name(self) -> &'static str {
         match self {
+            KvPrecision::I16 => "i16",
             KvPrecision::F16 => "f16",
             KvPrecision::F32 => "f32",
             KvPrecision::Q8_0 => "q8_0",
@@ -39,6 +43,10 @@ impl KvPrecision {
     /// Bytes of a page of one head.
     fn page_bytes(self, head_dim: usize) -> usize {
         match self {
+            KvPrecision::I16 => {
+                let (words, units) = integer_page_len(head_dim);
+                2 * words + 4 * units
+            }
             KvPrecision::F16 => 2 * page_len(head_dim),
             KvPrecision::F32 => 4 * page_len(head_dim),
             KvPrecision::Q8_0 => {
@@ -51,6 +59,10 @@ impl KvPrecision {
     /// A page's bytes as what they hold.
     fn page(self, bytes: &[u8], head_dim: usize) -> PageRef<'_> {
         match self {
+            KvPrecision::I16 => {
+                let (words, units) = bytes.split_at(2 * integer_page_len(head_dim).0);
+                PageRef::I16 { words: bytemuck::cast_slice(words), units: bytemuck::cast_slice(units) }
+            }
             KvPrecision::F16 => PageRef::F16(bytemuck::cast_slice(bytes)),
             KvPrecision::F32 => PageRef::F32(bytemuck::cast_slice(bytes)),
             KvPrecision::Q8_0 => {
@@ -63,6 +75,13 @@ impl KvPrecision {
     /// [`KvPrecision::page`] for writing.
     pub(crate) fn page_mut(self, bytes: &mut [u8], head_dim: usize) -> PageMut<'_> {
         match self {
+            KvPrecision::I16 => {
+                let (words, units) = bytes.split_at_mut(2 * integer_page_len(head_dim).0);
+                PageMut::I16 {
+                    words: bytemuck::cast_slice_mut(words),
+                    units: bytemuck::cast_slice_mut(units),
+                }
+            }
             KvPrecision::F16 => PageMut::F16(bytemuck::cast_slice_mut(bytes)),
             KvPrecision::F32 => PageMut::F32(bytemuck::cast_slice_mut(bytes)),
             KvPrecision::Q8_0 => {

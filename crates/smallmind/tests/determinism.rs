@@ -38,7 +38,7 @@ fn chunks_threads_and_decode_give_the_same_bits_in_every_family() {
         let vocab = u32::try_from(one.config().vocab).unwrap();
         let ids: Vec<u32> = (0..97u32).map(|i| (i * i + 7 * i) % vocab).collect();
         let ids = &ids[..ids.len().min(one.config().context)];
-        for kv in [KvPrecision::F16, KvPrecision::F32, KvPrecision::Q8_0] {
+        for kv in [KvPrecision::I16, KvPrecision::F16, KvPrecision::F32, KvPrecision::Q8_0] {
             // Token by token is decode.
             let decoded = scored(&one, ids, 1, kv);
             for threads in [1, 2, 3] {
@@ -99,8 +99,8 @@ proptest! {
     ) {
         let model = support::tiny(TINY[name], 2, false);
         prop_assume!(ids.len() <= model.config().context);
-        let whole = scored(&model, &ids, ids.len(), KvPrecision::F16);
-        prop_assert!(whole == scored(&model, &ids, chunk, KvPrecision::F16));
+        let whole = scored(&model, &ids, ids.len(), KvPrecision::I16);
+        prop_assert!(whole == scored(&model, &ids, chunk, KvPrecision::I16));
     }
 }
 

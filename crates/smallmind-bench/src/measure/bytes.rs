@@ -40,7 +40,7 @@ impl Bytes {
             _ => true,
         });
         let weights = read.map(|t| t.bytes() as f64).sum();
-        let all_layers = KvCache::bytes_per_token(&config, KvPrecision::F16);
+        let all_layers = KvCache::bytes_per_token(&config, KvPrecision::I16);
         let layer_kv = all_layers as f64 / config.layers.max(1) as f64;
         let windows = (0..config.layers).map(|l| config.layer_window(l).unwrap_or(usize::MAX)).collect();
         Ok(Bytes { weights, layer_kv, windows })

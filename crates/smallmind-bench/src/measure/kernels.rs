@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, padded, page_len};
+use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, integer_page_len, padded};
 use smallmind_kernels::matmul::{
     ActMeta, ActQuants, Acts, Class, FileRows, PackedRef, Product, RowOrder, TILE, act_blocks, act_len,
     act_rows, matmul, pack_rows, packed_bytes, takes_quantized,
@@ -147,17 +147,17 @@ impl<'a> Kernel<'a> {
 
     /// One query attends to `positions` positions, softmax included.
     pub fn attention(&self, test: &str, head_dim: usize, positions: usize) -> Row {
-        // Half precision of 0.25.
-        let pages = vec![0x3400u16; positions.div_ceil(PAGE) * page_len(head_dim)];
+        let (words, units) = integer_page_len(head_dim);
+        let pages = vec![(vec![4000; words], vec![1e-4; units]); positions.div_ceil(PAGE)];
         let (q, mut out) = (values(head_dim), vec![0.0; padded(head_dim)]);
         let seconds = time(
             self.rounds,
             &mut out,
             |_| (),
             |out| {
-                for page in pages.chunks_exact(page_len(head_dim)) {
+                for (words, units) in &pages {
                     let mut state = [Partial::EMPTY];
-                    let page = PageRef::F16(page);
+                    let page = PageRef::I16 { words, units };
                     let seen = std::slice::from_ref(&(0..PAGE));
                     let task = &mut PageTask { page, q: &q, head_dim, seen, state: &mut state, out };
                     (self.kernels.attend_page)(task);
@@ -165,8 +165,8 @@ impl<'a> Kernel<'a> {
                 black_box(out);
             },
         );
-        let note = format!("one query of {head_dim} values, {positions} positions in F16");
-        self.rates(test, (2 * pages.len()) as f64, &seconds, note)
+        let note = format!("one query of {head_dim} values, {positions} positions in 16 bits");
+        self.rates(test, ((2 * words + 4 * units) * pages.len()) as f64, &seconds, note)
     }
 
     /// A call that moves so many bytes.

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use smallmind::preset::{PRESETS, Preset};
 use smallmind::{CancelToken, Gguf, LoadOptions, Model, PrefillClass};
-use smallmind_kernels::attention::{PAGE, PageMut, Partial, page_len};
+use smallmind_kernels::attention::{PAGE, PageMut, Partial, integer_page_len};
 use smallmind_kernels::matmul::{
     ActMeta, ActQuants, FileRows, RowOrder, act_blocks, pack_rows, packed_bytes,
 };
@@ -196,11 +196,17 @@ fn tensors(bench: &Kernel<'_>, next: Next<'_>) -> Result<()> {
         next(Ok(row))?;
     }
     const HEAD: usize = 64;
-    let (head, mut page) = (values(HEAD), vec![0u16; page_len(HEAD)]);
+    let (words, units) = integer_page_len(HEAD);
+    let (head, mut words, mut units) = (values(HEAD), vec![0; words], vec![0.0; units]);
     let moved = (PAGE * HEAD * 2 * (4 + 2)) as f64;
     let row = bench.call("write K and V of one page", moved, "256 positions of one head of 64", |k| {
         for slot in 0..PAGE {
-            (k.write_kv)(PageMut::F16(&mut page), slot, black_box(&head), &head);
+            (k.write_kv)(
+                PageMut::I16 { words: &mut words, units: &mut units },
+                slot,
+                black_box(&head),
+                &head,
+            );
         }
     });
     next(Ok(row))?;

@@ -130,7 +130,7 @@ pub fn record(workload: &Workload<'_>) -> Result<Recorded> {
 
 fn head(workload: &Workload<'_>, model: &Model) -> Profile {
     let config = model.config();
-    let kv = smallmind::KvCache::bytes_per_token(config, smallmind::KvPrecision::F16);
+    let kv = smallmind::KvCache::bytes_per_token(config, smallmind::KvPrecision::I16);
     let name = smallmind::escaped(config.name.as_bytes(), 60);
     Profile {
         model: workload.name.to_owned(),

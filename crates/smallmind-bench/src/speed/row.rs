@@ -60,7 +60,7 @@ impl SpeedRow {
         let (avg_ns, stddev_ns) =
             mean_and_deviation(&samples_ns.iter().map(|ns| *ns as f64).collect::<Vec<_>>());
         let tensors = model.gguf().tensors();
-        let usual = if model.is_precise() { KvPrecision::F32 } else { KvPrecision::F16 };
+        let usual = if model.is_precise() { KvPrecision::F32 } else { KvPrecision::I16 };
         let kv = settings.kv.unwrap_or(usual).name();
         let name = smallmind::escaped(model.config().name.as_bytes(), 60).to_string();
         let build = Build::this();

@@ -48,7 +48,7 @@ pub(crate) struct BenchArgs {
     /// Compare with a file of --save: what changed beyond the noise
     #[arg(long, value_name = "FILE")]
     pub(crate) against: Option<PathBuf>,
-    /// Storage of K and V [default: f16; f32 with --precise]
+    /// Storage of K and V [default: i16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
     /// How prompts are computed: exact, or fast (bfloat16)

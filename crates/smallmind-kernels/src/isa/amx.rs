@@ -87,6 +87,10 @@ pub(crate) trait TileIsa: Isa {
     /// The bytes of `q · s` in 24 bits, the upper ones first: signed bytes `q`, and the scale in two parts.
     fn three_planes(self, q: Self::B, upper: Self::B, lower: Self::B) -> [Self::B; 3];
     fn bstore(self, a: Self::B, out: &mut [u8; 64]);
+    /// The upper and the lower bytes of two pairs of words a lane, in the order of the four words.
+    fn byte_planes(self, first: Self::B, last: Self::B) -> [Self::B; 2];
+    /// Cuts integers of 16 bits into `q = 256 · hi + lo` with -128 <= lo < 128. Contract: `q` is at most 32,639.
+    fn store_bytes(self, q: [Self::I; 4], hi: &mut [u8; 64], lo: &mut [u8; 64]);
     /// Byte `N` of every four, signed.
     fn byte<const N: u32>(self, a: Self::B) -> Self::I;
     /// The bits as they are.

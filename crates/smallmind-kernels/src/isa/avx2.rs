@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::Isa;
+use super::{Isa, both};
 use crate::matmul::acts::BlockSums;
 
 /// How 32 bytes of weights meet 4 activations, here repeated 8 times.
@@ -29,6 +29,11 @@ pub(crate) trait Dot: Copy + 'static {
     /// # Safety
     /// As for [`Dot::dot_u7`].
     unsafe fn dot_i8(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    /// [`Isa::dot_words`] of one register.
+    ///
+    /// # Safety
+    /// As for [`Dot::dot_u7`].
+    unsafe fn pairs(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
 }
 
 /// AVX2's own: products of bytes are added in pairs to 16 bits, and those in pairs to 32.
@@ -54,11 +59,16 @@ impl Dot for Pairs {
         // SAFETY: the caller's promise.
         unsafe { Self::dot_u7(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)) }
     }
+    #[inline(always)]
+    unsafe fn pairs(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(w, x)) }
+    }
 }
 
 /// 256-bit VNNI, which multiplies unsigned by signed bytes, in either of its two encodings.
 macro_rules! vnni {
-    ($(#[$doc:meta])* $name:ident, $isa:literal, [$($feature:tt),+], $dpbusd:ident) => {
+    ($(#[$doc:meta])* $name:ident, $isa:literal, [$($feature:tt),+], $dpbusd:ident, $dpwssd:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
         pub(crate) struct $name;
@@ -81,19 +91,24 @@ macro_rules! vnni {
                 // SAFETY: the caller's promise.
                 unsafe { $dpbusd(acc, _mm256_xor_si256(w, _mm256_set1_epi8(-128)), x) }
             }
+            #[inline(always)]
+            unsafe fn pairs(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+                // SAFETY: the caller's promise.
+                unsafe { $dpwssd(acc, w, x) }
+            }
         }
     };
 }
 
 vnni!(
     /// AVX-VNNI: CPUs from Alder Lake and Zen 5 on.
-    Vex, "avxvnni", ["avxvnni"], _mm256_dpbusd_avx_epi32
+    Vex, "avxvnni", ["avxvnni"], _mm256_dpbusd_avx_epi32, _mm256_dpwssd_avx_epi32
 );
 #[cfg(debug_assertions)]
 vnni!(
     /// The same instruction in the encoding of AVX-512, on CPUs where the full width is faster: it is there to prove
     /// the leaves of AVX-VNNI on machines without it.
-    Evex, "avx512vl", ["avx512f", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32
+    Evex, "avx512vl", ["avx512f", "avx512vl", "avx512vnni"], _mm256_dpbusd_epi32, _mm256_dpwssd_epi32
 );
 
 /// Proof of AVX2, FMA, F16C and what the dot `D` needs.
@@ -207,6 +222,26 @@ impl<D: Dot> Isa for Two256<D> {
         unsafe { [_mm256_min_ps(a[0], b[0]), _mm256_min_ps(a[1], b[1])] }
     }
     #[inline(always)]
+    fn sum(self, a: F) -> f32 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let eight = _mm256_add_ps(a[0], a[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn max_lane(self, a: F) -> f32 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let eight = _mm256_max_ps(a[0], a[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u16; 16]) -> F {
         // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
         unsafe {
@@ -244,6 +279,11 @@ impl<D: Dot> Isa for Two256<D> {
     fn to_i32(self, a: F) -> I {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { [_mm256_cvtps_epi32(a[0]), _mm256_cvtps_epi32(a[1])] }
+    }
+    #[inline(always)]
+    fn bits(self, a: F) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [_mm256_castps_si256(a[0]), _mm256_castps_si256(a[1])] }
     }
     #[inline(always)]
     fn bits_to_f32(self, a: I) -> F {
@@ -423,6 +463,19 @@ impl<D: Dot> Isa for Two256<D> {
             }
         }
         acc
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[[i16; 2]; 16]) -> I {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { [_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast())] }
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: I, w: I, x: [i16; 2]) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let x = _mm256_set1_epi32(both(x));
+            [D::pairs(acc[0], w[0], x), D::pairs(acc[1], w[1], x)]
+        }
     }
     #[inline(always)]
     fn wzero(self) -> Self::W {

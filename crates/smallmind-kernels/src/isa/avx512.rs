@@ -7,8 +7,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::Isa;
 use super::amx::TileIsa;
+use super::{Isa, both};
 use crate::matmul::acts::BlockSums;
 
 /// How 64 bytes of weights meet 4 activations, here repeated 16 times.
@@ -218,6 +218,26 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_min_ps(a, b) }
     }
     #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn max_lane(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            let eight = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps::<1>(a));
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn load_f16(self, x: &[u16; 16]) -> __m512 {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { f16_to_f32(x) }
@@ -245,6 +265,11 @@ impl<D: Dot> Isa for One512<D> {
     fn to_i32(self, a: __m512) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_cvtps_epi32(a) }
+    }
+    #[inline(always)]
+    fn bits(self, a: __m512) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_castps_si512(a) }
     }
     #[inline(always)]
     fn bits_to_f32(self, a: __m512i) -> __m512 {
@@ -373,9 +398,18 @@ impl<D: Dot> Isa for One512<D> {
     }
     #[inline(always)]
     fn pair_mac(self, acc: __m512i, by: [__m512i; 2], x: [i16; 2]) -> __m512i {
-        let [a, b] = x.map(|x| i32::from(x.cast_unsigned()));
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { D::pairs(acc, words(by), self.isplat(a | b << 16)) }
+        unsafe { D::pairs(acc, words(by), self.isplat(both(x))) }
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[[i16; 2]; 16]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: __m512i, w: __m512i, x: [i16; 2]) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { D::pairs(acc, w, self.isplat(both(x))) }
     }
     #[inline(always)]
     fn wzero(self) -> [__m512i; 2] {
@@ -530,6 +564,35 @@ impl<D: Dot> TileIsa for One512<D> {
     fn bsub(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_sub_epi8(a, b) }
+    }
+    #[inline(always)]
+    fn byte_planes(self, first: __m512i, last: __m512i) -> [__m512i; 2] {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            // Of each lane the lower bytes of both words, then the upper ones.
+            let order = _mm512_set4_epi32(0x0f0d_0e0c, 0x0b09_0a08, 0x0705_0604, 0x0301_0200);
+            let [first, last] = [first, last].map(|words| _mm512_shuffle_epi8(words, order));
+            const ODD: __mmask32 = 0xaaaa_aaaa;
+            [
+                _mm512_mask_blend_epi16(ODD, _mm512_srli_epi32::<16>(first), last),
+                _mm512_mask_blend_epi16(ODD, first, _mm512_slli_epi32::<16>(last)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn store_bytes(self, q: [__m512i; 4], hi: &mut [u8; 64], lo: &mut [u8; 64]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array references prove the lengths.
+        unsafe {
+            // Each 128 bits hold four of every vector: as words, two vectors, and as bytes, four.
+            let words = [_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3])];
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let upper = words.map(|w| _mm512_srai_epi16::<8>(_mm512_add_epi16(w, _mm512_set1_epi16(128))));
+            let upper = _mm512_packs_epi16(upper[0], upper[1]);
+            let lower = words.map(|w| _mm512_and_si512(w, _mm512_set1_epi16(255)));
+            let lower = _mm512_packus_epi16(lower[0], lower[1]);
+            _mm512_storeu_si512(hi.as_mut_ptr().cast(), _mm512_permutexvar_epi32(order, upper));
+            _mm512_storeu_si512(lo.as_mut_ptr().cast(), _mm512_permutexvar_epi32(order, lower));
+        }
     }
     #[inline(always)]
     fn byte<const N: u32>(self, a: __m512i) -> __m512i {

@@ -68,6 +68,34 @@ pub(crate) trait Isa: Copy + 'static {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The sum of the 16 lanes in the one order that every kernel uses: halves folded onto each other.
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        let mut t = [0.0f32; LANES];
+        self.store(a, &mut t);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                t[i] += t[i + width];
+            }
+            width /= 2;
+        }
+        t[0]
+    }
+    /// The largest of the 16 lanes.
+    #[inline(always)]
+    fn max_lane(self, a: Self::F) -> f32 {
+        let mut t = [0.0f32; LANES];
+        self.store(a, &mut t);
+        let mut width = LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                t[i] = if t[i] > t[i + width] { t[i] } else { t[i + width] };
+            }
+            width /= 2;
+        }
+        t[0]
+    }
     /// IEEE half precision to f32 (exact).
     fn load_f16(self, x: &[u16; 16]) -> Self::F;
     /// f32 to IEEE half precision, to nearest even.
@@ -79,6 +107,8 @@ pub(crate) trait Isa: Copy + 'static {
     fn to_f32(self, a: Self::I) -> Self::F;
     /// f32 to i32, to nearest even. Only for |a| < 2³¹.
     fn to_i32(self, a: Self::F) -> Self::I;
+    /// The bits as they are.
+    fn bits(self, a: Self::F) -> Self::I;
     /// The bits as they are.
     fn bits_to_f32(self, a: Self::I) -> Self::F;
 
@@ -141,6 +171,11 @@ pub(crate) trait Isa: Copy + 'static {
         self.imac(first, by[1], self.isplat(x[1].into()))
     }
 
+    /// Two words for each of 16 lanes.
+    fn load_words(self, x: &[[i16; 2]; 16]) -> Self::B;
+    /// `acc[r] + w[r]₀ · x₀ + w[r]₁ · x₁`, wrapping in 32 bits. Contract: no word is -32,768.
+    fn dot_words(self, acc: Self::I, w: Self::B, x: [i16; 2]) -> Self::I;
+
     fn wzero(self) -> Self::W;
     /// `acc + a`.
     #[inline(always)]
@@ -170,32 +205,8 @@ pub(crate) trait Isa: Copy + 'static {
     fn prefetch(self, p: *const u8);
 }
 
-/// The sum of the 16 lanes in the one order that every kernel uses: halves folded onto each other.
+/// Two words as one lane.
 #[inline(always)]
-pub(crate) fn sum<I: Isa>(isa: I, a: I::F) -> f32 {
-    let mut t = [0.0f32; LANES];
-    isa.store(a, &mut t);
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            t[i] += t[i + width];
-        }
-        width /= 2;
-    }
-    t[0]
-}
-
-/// The largest of the 16 lanes.
-#[inline(always)]
-pub(crate) fn max_lane<I: Isa>(isa: I, a: I::F) -> f32 {
-    let mut t = [0.0f32; LANES];
-    isa.store(a, &mut t);
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            t[i] = if t[i] > t[i + width] { t[i] } else { t[i + width] };
-        }
-        width /= 2;
-    }
-    t[0]
+fn both([low, high]: [i16; 2]) -> i32 {
+    i32::from(low.cast_unsigned()) | i32::from(high) << 16
 }

@@ -6,7 +6,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-use super::Isa;
+use super::{Isa, both};
 
 /// Proof of NEON and of the instructions of its dot product.
 #[derive(Clone, Copy)]
@@ -262,6 +262,18 @@ impl<D: Dot> Isa for NeonWith<D> {
         unsafe { [vcvtnq_s32_f32(a[0]), vcvtnq_s32_f32(a[1]), vcvtnq_s32_f32(a[2]), vcvtnq_s32_f32(a[3])] }
     }
     #[inline(always)]
+    fn bits(self, a: F) -> I {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe {
+            [
+                vreinterpretq_s32_f32(a[0]),
+                vreinterpretq_s32_f32(a[1]),
+                vreinterpretq_s32_f32(a[2]),
+                vreinterpretq_s32_f32(a[3]),
+            ]
+        }
+    }
+    #[inline(always)]
     fn bits_to_f32(self, a: I) -> F {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe {
@@ -398,7 +410,28 @@ impl<D: Dot> Isa for NeonWith<D> {
             ]
         }
     }
-    /// Does nothing: whether a hint pays has not been measured on a machine.
+    #[inline(always)]
+    fn load_words(self, x: &[[i16; 2]; 16]) -> B {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe {
+            let p = x.as_ptr().cast::<u8>();
+            [vld1q_u8(p), vld1q_u8(p.add(16)), vld1q_u8(p.add(32)), vld1q_u8(p.add(48))]
+        }
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: I, w: B, x: [i16; 2]) -> I {
+        let mut acc = acc;
+        for (acc, w) in acc.iter_mut().zip(w) {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                let x = vreinterpretq_s16_s32(vdupq_n_s32(both(x)));
+                let w = vreinterpretq_s16_u8(w);
+                let first = vmull_s16(vget_low_s16(w), vget_low_s16(x));
+                *acc = vaddq_s32(*acc, vpaddq_s32(first, vmull_high_s16(w, x)));
+            }
+        }
+        acc
+    }
     #[inline(always)]
     fn wzero(self) -> [int64x2_t; 8] {
         // SAFETY: `self` proves the CPU has the instructions.
@@ -427,6 +460,7 @@ impl<D: Dot> Isa for NeonWith<D> {
             unsafe { vst1q_s64(out.as_mut_ptr(), a) }
         }
     }
+    /// Does nothing: whether a hint pays has not been measured on a machine.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
 }

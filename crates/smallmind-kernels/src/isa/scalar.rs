@@ -106,6 +106,10 @@ impl Isa for Scalar {
         a.map(|x| x.round_ties_even() as i32)
     }
     #[inline(always)]
+    fn bits(self, a: [f32; 16]) -> [i32; 16] {
+        a.map(|x| x.to_bits().cast_signed())
+    }
+    #[inline(always)]
     fn bits_to_f32(self, a: [i32; 16]) -> [f32; 16] {
         a.map(|x| f32::from_bits(x.cast_unsigned()))
     }
@@ -177,6 +181,24 @@ impl Isa for Scalar {
         for (a, w) in acc.iter_mut().zip(w.as_chunks::<4>().0) {
             for (w, x) in w.iter().zip(x) {
                 *a = a.wrapping_add(i32::from(w.cast_signed()) * i32::from(*x));
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn load_words(self, x: &[[i16; 2]; 16]) -> [u8; 64] {
+        let mut out = [0; 64];
+        for (out, x) in out.as_chunks_mut().0.iter_mut().zip(x.as_flattened()) {
+            *out = x.to_le_bytes();
+        }
+        out
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: [i32; 16], w: [u8; 64], x: [i16; 2]) -> [i32; 16] {
+        let mut acc = acc;
+        for (acc, w) in acc.iter_mut().zip(w.as_chunks::<2>().0.as_chunks::<2>().0) {
+            for (w, x) in w.iter().zip(x) {
+                *acc = acc.wrapping_add(i32::from(i16::from_le_bytes(*w)) * i32::from(x));
             }
         }
         acc

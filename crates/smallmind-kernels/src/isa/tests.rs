@@ -261,6 +261,90 @@ fn nibbles_are_multiplied_by_pairs_of_scales_as_in_plain_rust() {
 }
 
 #[test]
+fn words_are_multiplied_in_pairs_and_added_with_wrapping() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(37);
+        for round in 0..300 {
+            let mut word = || match bits.next() {
+                b if round % 3 == 0 => [-32_767, -1, 0, 32_767][b as usize & 3],
+                b => (b as i16).max(-32_767),
+            };
+            let w: [[i16; 2]; 16] = std::array::from_fn(|_| [word(), word()]);
+            let x = [word(), word()];
+            let acc: [i32; 16] = std::array::from_fn(|_| i32::from(word()) << 16);
+            let found = isa.dot_words(integers_of(isa, &acc), isa.load_words(&w), x);
+            let expected: [i32; 16] = std::array::from_fn(|r| {
+                let [first, last] = [0, 1].map(|i| i32::from(w[r][i]) * i32::from(x[i]));
+                acc[r].wrapping_add(first).wrapping_add(last)
+            });
+            assert_eq!(integers(isa, found), expected, "on {}", I::NAME);
+            assert_eq!(s.dot_words(acc, s.load_words(&w), x), expected);
+        }
+    }
+    each_isa!(test);
+}
+
+#[test]
+fn lanes_are_folded_onto_each_other_by_halves() {
+    fn test<I: Isa>(isa: I) {
+        let s = Scalar::assume();
+        let mut bits = Bits(41);
+        for round in 0..600 {
+            let lanes: [f32; 16] = std::array::from_fn(|_| match bits.next() {
+                b if round % 2 == 0 => ODD[b as usize % ODD.len()],
+                b => (b as i32) as f32 * 1e-3,
+            });
+            let a = isa.load(&lanes);
+            let same = |found: f32, expected: f32| {
+                found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan()
+            };
+            assert!(same(isa.sum(a), s.sum(lanes)), "the sum of {lanes:?} on {}", I::NAME);
+            assert!(same(isa.max_lane(a), s.max_lane(lanes)), "the largest of {lanes:?} on {}", I::NAME);
+            let mut found = [0; 16];
+            isa.istore(isa.bits(a), &mut found);
+            assert_eq!(found, lanes.map(|x| x.to_bits().cast_signed()), "bits on {}", I::NAME);
+        }
+    }
+    each_isa!(test);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn words_are_cut_into_planes_of_bytes() {
+    use amx::TileIsa;
+    let Some(isa) = avx512::Avx512::detect() else { return };
+    let mut bits = Bits(43);
+    for _ in 0..300 {
+        let mut word = || match bits.next() {
+            b if b % 4 == 0 => [-32_767, -129, -128, -1, 0, 127, 128, 32_639][b as usize >> 2 & 7],
+            b => (b as i16).clamp(-32_767, 32_639),
+        };
+        let [first, last]: [[[i16; 2]; 16]; 2] =
+            std::array::from_fn(|_| std::array::from_fn(|_| [word(), word()]));
+        let planes = isa.byte_planes(isa.load_words(&first), isa.load_words(&last));
+        let mut stored = [[0; 64]; 2];
+        for (plane, stored) in planes.into_iter().zip(&mut stored) {
+            isa.bstore(plane, stored);
+        }
+        for r in 0..16 {
+            for (i, word) in first[r].into_iter().chain(last[r]).enumerate() {
+                let bytes = word.to_le_bytes();
+                assert_eq!([stored[0][4 * r + i], stored[1][4 * r + i]], [bytes[1], bytes[0]], "{word}");
+            }
+        }
+
+        let q: [[i32; 16]; 4] = std::array::from_fn(|_| std::array::from_fn(|_| word().into()));
+        let (mut hi, mut lo) = ([0_u8; 64], [0_u8; 64]);
+        isa.store_bytes(q.each_ref().map(|q| integers_of(isa, q)), &mut hi, &mut lo);
+        for (i, q) in q.as_flattened().iter().enumerate() {
+            let [hi, lo] = [hi[i], lo[i]].map(|byte| i32::from(byte.cast_signed()));
+            assert_eq!(256 * hi + lo, *q);
+        }
+    }
+}
+
+#[test]
 fn products_of_integers_are_added_in_64_bits_and_scaled_once_in_f64() {
     fn test<I: Isa>(isa: I) {
         let s = Scalar::assume();

@@ -8,7 +8,7 @@
 
 use std::arch::wasm32::*;
 
-use super::Isa;
+use super::{Isa, both};
 
 /// 128-bit SIMD, where the crate is compiled for it.
 #[derive(Clone, Copy)]
@@ -130,6 +130,10 @@ impl Isa for Simd128 {
         four!(|q| i32x4_trunc_sat_f32x4(f32x4_nearest(a[q])))
     }
     #[inline(always)]
+    fn bits(self, a: V) -> V {
+        a
+    }
+    #[inline(always)]
     fn bits_to_f32(self, a: V) -> V {
         a
     }
@@ -213,7 +217,15 @@ impl Isa for Simd128 {
             i32x4_add(i32x4_add(acc[q], i32x4_dot_i16x8(w_even, even)), i32x4_dot_i16x8(w_odd, odd))
         })
     }
-    /// Does nothing: WebAssembly has no such hint.
+    #[inline(always)]
+    fn load_words(self, x: &[[i16; 2]; 16]) -> V {
+        four!(|q| load(x, q))
+    }
+    #[inline(always)]
+    fn dot_words(self, acc: V, w: V, x: [i16; 2]) -> V {
+        let x = i32x4_splat(both(x));
+        four!(|q| i32x4_add(acc[q], i32x4_dot_i16x8(w[q], x)))
+    }
     #[inline(always)]
     fn wzero(self) -> [v128; 8] {
         [i64x2_splat(0); 8]
@@ -237,6 +249,7 @@ impl Isa for Simd128 {
             store(out, a);
         }
     }
+    /// Does nothing: WebAssembly has no such hint.
     #[inline(always)]
     fn prefetch(self, _p: *const u8) {}
 }

@@ -2,11 +2,14 @@
 //! over pages: partial results of pages are merged in ascending order, so how pages and queries are spread over threads
 //! changes no bit.
 
-use super::exp::exp;
-use super::many_queries::{FEWEST_GROUPS, attend_groups};
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use super::exp::{exp, exp2};
+use super::integer_attention::{self, Words};
 use super::pages::{Bytes, PAGE, PageRef, Scores, Stored, padded};
 use super::{map, zip};
-use crate::isa::{Isa, LANES, max_lane, sum};
+use crate::isa::{Isa, LANES};
 
 /// The softmax over one page, or over the pages merged so far; the weighted sum of V goes with it in a row of its own.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,7 @@ pub struct PageTask<'a> {
     /// Values of a query and of a key.
     pub head_dim: usize,
     /// The positions each query sees, within the page: `from..to`, possibly empty.
-    pub seen: &'a [std::ops::Range<usize>],
+    pub seen: &'a [Range<usize>],
     /// The page's softmax for each query; overwritten.
     pub state: &'a mut [Partial],
     /// `[queries, padded(head_dim)]`: Σ e^(score − max) · V; overwritten where a query sees something.
@@ -43,21 +46,30 @@ pub struct PageTask<'a> {
 #[inline(always)]
 pub(crate) fn attend_page<I: Isa>(isa: I, task: &mut PageTask<'_>) {
     match task.page {
-        PageRef::F16(p) => {
-            // Where few queries share a load, converting to memory takes more than it saves.
-            let many = I::QUERIES == 6 && task.seen.len() >= 6 * FEWEST_GROUPS;
-            let first = if many { attend_groups::<I, 6>(isa, p, task) } else { 0 };
-            attend_as(isa, p, task, first);
+        PageRef::I16 { words, units } => {
+            integer_attention::attend(isa, Words::of(words, units, task.head_dim), task);
         }
-        PageRef::F32(p) => attend_as(isa, p, task, 0),
-        PageRef::Q8 { quants, scales } => attend_as(isa, Bytes { quants, scales }, task, 0),
+        PageRef::F16(p) => attend_as(isa, p, task),
+        PageRef::F32(p) => attend_as(isa, p, task),
+        PageRef::Q8 { quants, scales } => attend_as(isa, Bytes { quants, scales }, task),
     }
 }
 
-/// The queries from `first` on.
+/// The smallest range that holds what any query sees; empty where nobody sees anything.
 #[inline(always)]
-fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>, mut first: usize) {
-    let n = t.seen.len();
+pub(super) fn seen_by(seen: &[Range<usize>]) -> Range<usize> {
+    let (mut from, mut to) = (PAGE, 0);
+    for r in seen {
+        if !r.is_empty() {
+            (from, to) = (from.min(r.start), to.max(r.end));
+        }
+    }
+    from..to
+}
+
+#[inline(always)]
+fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>) {
+    let (mut first, n) = (0, t.seen.len());
     while first < n {
         let width = (n - first).min(I::QUERIES);
         match width {
@@ -77,14 +89,7 @@ fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>, mut first
 fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<'_>, first: usize) {
     let dim = t.head_dim;
     let dim_padded = padded(dim);
-    let mut from = PAGE;
-    let mut to = 0;
-    for r in &t.seen[first..first + Q] {
-        if !r.is_empty() {
-            from = from.min(r.start);
-            to = to.max(r.end);
-        }
-    }
+    let Range { start: from, end: to } = seen_by(&t.seen[first..first + Q]);
     if from >= to {
         t.state[first..first + Q].fill(Partial::EMPTY);
         return;
@@ -106,7 +111,8 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
         };
     }
 
-    softmax(isa, &mut scores, b0..b1, &t.seen[first..first + Q], &mut t.state[first..first + Q]);
+    let (seen, state) = (&t.seen[first..first + Q], &mut t.state[first..first + Q]);
+    softmax(isa, &mut scores, &[1.0; Q], b0..b1, seen, state, None);
 
     // out = Σ p · V, positions ascending.
     let out = &mut t.out[first * dim_padded..(first + Q) * dim_padded];
@@ -135,12 +141,7 @@ const fn window(low: f32, high: f32) -> [f32; 3 * LANES] {
 
 /// `high` in the lanes of what is seen of the 16 positions from `at` on, `low` in the others, as the smaller of two vectors.
 #[inline(always)]
-fn lanes_seen<I: Isa>(
-    isa: I,
-    window: &[f32; 3 * LANES],
-    at: usize,
-    seen: &std::ops::Range<usize>,
-) -> [I::F; 2] {
+fn lanes_seen<I: Isa>(isa: I, window: &[f32; 3 * LANES], at: usize, seen: &Range<usize>) -> [I::F; 2] {
     let lane = |position: usize| position.clamp(at, at + LANES) - at;
     let (mut from, mut to) = ([0.0; LANES], [0.0; LANES]);
     from.copy_from_slice(&window[LANES - lane(seen.start)..][..LANES]);
@@ -148,62 +149,113 @@ fn lanes_seen<I: Isa>(
     [isa.load(&from), isa.load(&to)]
 }
 
-/// Turns scores of some blocks into e^(score − max) over what each query sees, and into 0 elsewhere. The queries go side
-/// by side, because one by itself would be a long chain.
+/// Turns scores of some blocks, in units, into e^(score − max) over what each query sees, and into 0 elsewhere; these times
+/// `factors`, where there are some, and then returns the sums and the largest of each query. The queries go side by side,
+/// because one by itself would be a long chain.
 #[inline(always)]
 pub(super) fn softmax<I: Isa, const Q: usize>(
     isa: I,
     scores: &mut [Scores; Q],
-    blocks: std::ops::Range<usize>,
-    seen: &[std::ops::Range<usize>],
+    units: &[f32; Q],
+    blocks: Range<usize>,
+    seen: &[Range<usize>],
     state: &mut [Partial],
-) {
+    factors: Option<&[[f32; LANES]]>,
+) -> ([I::F; Q], [I::F; Q]) {
     const LIMITS: [f32; 3 * LANES] = window(f32::NEG_INFINITY, f32::INFINITY);
-    const FACTORS: [f32; 3 * LANES] = window(0.0, 1.0);
     // Blocks that all of them see whole.
     let mut whole = blocks.clone();
     for seen in &seen[..Q] {
         whole.start = whole.start.max(seen.start.div_ceil(LANES));
         whole.end = if seen.is_empty() { 0 } else { whole.end.min(seen.end / LANES) };
     }
-    let mut max = [isa.splat(f32::NEG_INFINITY); Q];
-    for b in blocks.clone() {
-        if !whole.contains(&b) {
-            for i in 0..Q {
-                let [from, to] = lanes_seen(isa, &LIMITS, b * LANES, &seen[i]);
-                let score = isa.load(&scores[i][b]);
-                isa.store(isa.min(from, isa.min(to, score)), &mut scores[i][b]);
-            }
+    if whole.is_empty() {
+        whole = blocks.end..blocks.end;
+    }
+    let (before, behind) = (blocks.start..whole.start, whole.end..blocks.end);
+    for b in before.clone().chain(behind.clone()) {
+        for i in 0..Q {
+            let [from, to] = lanes_seen(isa, &LIMITS, b * LANES, &seen[i]);
+            let score = isa.load(&scores[i][b]);
+            isa.store(isa.min(isa.min(score, from), to), &mut scores[i][b]);
         }
+    }
+    let mut max = [isa.splat(f32::NEG_INFINITY); Q];
+    for b in blocks {
         for i in 0..Q {
             max[i] = isa.max(isa.load(&scores[i][b]), max[i]);
         }
     }
-    let mut shift = max;
+    let mut exponents = [(max[0], max[0]); Q];
     for i in 0..Q {
-        state[i].max = max_lane(isa, max[i]);
-        shift[i] = isa.splat(state[i].max);
+        state[i].max = isa.max_lane(max[i]) * units[i];
+        exponents[i] = (isa.splat(units[i] * LOG2_E), isa.splat(-(state[i].max * LOG2_E)));
     }
-    let mut total = [isa.splat(0.0); Q];
-    for b in blocks {
-        let mut p = total;
-        for i in 0..Q {
-            p[i] = exp(isa, isa.sub(isa.load(&scores[i][b]), shift[i]));
-        }
-        if !whole.contains(&b) {
-            // Positions not seen weigh nothing at all.
+    let zero = isa.splat(0.0);
+    let mut sums = Powers { total: [zero; Q], weights: [zero; Q], most: [zero; Q] };
+    sums.add::<I, true>(isa, scores, &exponents, before, seen, factors);
+    sums.add::<I, false>(isa, scores, &exponents, whole, seen, factors);
+    sums.add::<I, true>(isa, scores, &exponents, behind, seen, factors);
+    for i in 0..Q {
+        state[i].sum = isa.sum(sums.total[i]);
+    }
+    (sums.weights, sums.most)
+}
+
+/// What the powers of some queries add up to, and what they and factors do.
+struct Powers<F, const Q: usize> {
+    total: [F; Q],
+    weights: [F; Q],
+    most: [F; Q],
+}
+
+impl<F: Copy, const Q: usize> Powers<F, Q> {
+    /// Puts powers of 2 in place of scores; in blocks that are `CUT`, 0 for what is not seen.
+    #[inline(always)]
+    fn add<I: Isa<F = F>, const CUT: bool>(
+        &mut self,
+        isa: I,
+        scores: &mut [Scores; Q],
+        exponents: &[(F, F); Q],
+        blocks: Range<usize>,
+        seen: &[Range<usize>],
+        factors: Option<&[[f32; LANES]]>,
+    ) {
+        const SEEN: [f32; 3 * LANES] = window(0.0, 1.0);
+        const NOTHING: [f32; 3 * LANES] = window(0.0, f32::INFINITY);
+        for b in blocks {
+            let mut p = self.total;
             for i in 0..Q {
-                let [from, to] = lanes_seen(isa, &FACTORS, b * LANES, &seen[i]);
-                p[i] = isa.mul(p[i], isa.mul(from, to));
+                let (factor, shift) = exponents[i];
+                p[i] = exp2(isa, isa.fma(isa.load(&scores[i][b]), factor, shift));
+            }
+            if CUT {
+                // Positions not seen weigh nothing at all.
+                for i in 0..Q {
+                    let [from, to] = lanes_seen(isa, &SEEN, b * LANES, &seen[i]);
+                    p[i] = isa.mul(p[i], isa.mul(from, to));
+                }
+            }
+            for i in 0..Q {
+                self.total[i] = isa.add(self.total[i], p[i]);
+            }
+            if let Some(factors) = factors {
+                let factors = isa.load(&factors[b]);
+                for i in 0..Q {
+                    p[i] = isa.mul(p[i], factors);
+                    if CUT {
+                        // The factor of a position that is not seen may be anything.
+                        let [from, to] = lanes_seen(isa, &NOTHING, b * LANES, &seen[i]);
+                        p[i] = isa.min(isa.min(p[i], from), to);
+                    }
+                    self.weights[i] = isa.add(self.weights[i], p[i]);
+                    self.most[i] = isa.max(p[i], self.most[i]);
+                }
+            }
+            for i in 0..Q {
+                isa.store(p[i], &mut scores[i][b]);
             }
         }
-        for i in 0..Q {
-            isa.store(p[i], &mut scores[i][b]);
-            total[i] = isa.add(total[i], p[i]);
-        }
-    }
-    for i in 0..Q {
-        state[i].sum = sum(isa, total[i]);
     }
 }
 

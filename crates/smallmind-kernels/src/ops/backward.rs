@@ -3,7 +3,7 @@
 
 use super::exp::exp;
 use super::{map, reduce, zip};
-use crate::isa::{Isa, LANES, max_lane, sum};
+use crate::isa::{Isa, LANES};
 
 /// Σ x·y, 16 partial sums folded by the fixed tree. Both of one length.
 #[inline(always)]
@@ -20,7 +20,7 @@ fn dot<I: Isa>(isa: I, x: &[f32], y: &[f32]) -> f32 {
         y[..yt.len()].copy_from_slice(yt);
         acc = isa.fma(isa.load(&x), isa.load(&y), acc);
     }
-    sum(isa, acc)
+    isa.sum(acc)
 }
 
 /// `x = softmax(scale · x)`; `log_sum` becomes ln Σ exp(scale · x).
@@ -31,7 +31,7 @@ pub(crate) fn softmax<I: Isa>(isa: I, x: &mut [f32], scale: f32, log_sum: &mut f
     for lanes in whole {
         top = isa.max(isa.load(lanes), top);
     }
-    let mut most = max_lane(isa, top);
+    let mut most = isa.max_lane(top);
     for v in tail {
         most = if *v > most { *v } else { most };
     }
@@ -74,7 +74,7 @@ pub(crate) fn causal_softmax<I: Isa>(isa: I, x: &mut [f32], stride: usize, from:
         for lanes in &row[..last] {
             top = isa.max(isa.load(lanes), top);
         }
-        let (s, m) = (isa.splat(scale), isa.splat(-max_lane(isa, top) * scale));
+        let (s, m) = (isa.splat(scale), isa.splat(-isa.max_lane(top) * scale));
         let mut total = isa.splat(0.0);
         for lanes in &mut row[..last] {
             let power = exp(isa, isa.fma(isa.load(lanes), s, m));
@@ -83,7 +83,7 @@ pub(crate) fn causal_softmax<I: Isa>(isa: I, x: &mut [f32], stride: usize, from:
         }
         let power = isa.mul(exp(isa, isa.fma(end, s, m)), isa.load(&KEEP[lane]));
         isa.store(power, &mut row[last]);
-        let inverse = isa.splat(1.0 / sum(isa, isa.add(power, total)));
+        let inverse = isa.splat(1.0 / isa.sum(isa.add(power, total)));
         for lanes in row {
             isa.store(isa.mul(isa.load(lanes), inverse), lanes);
         }
@@ -114,7 +114,7 @@ pub(crate) fn causal_softmax_back<I: Isa>(
         for (p, dp) in p.iter().zip(&*dp) {
             mean = isa.fma(isa.load(p), isa.load(dp), mean);
         }
-        let mean = isa.splat(sum(isa, mean));
+        let mean = isa.splat(isa.sum(mean));
         for (p, dp) in p.iter().zip(dp) {
             isa.store(isa.mul(isa.mul(isa.load(p), isa.sub(isa.load(dp), mean)), s), dp);
         }
@@ -226,7 +226,7 @@ pub(crate) fn rms_norm_back<I: Isa>(
         let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
         product = isa.fma(isa.mul(d, w), x, product);
     }
-    let back = isa.splat(sum(isa, product) / n * r * r);
+    let back = isa.splat(isa.sum(product) / n * r * r);
     let r = isa.splat(r);
     for at in (0..x.len()).step_by(LANES) {
         let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
@@ -267,7 +267,7 @@ pub(crate) fn layer_norm_back<I: Isa>(
         g_sum = isa.add(g_sum, g);
         gx_sum = isa.fma(g, isa.mul(isa.sub(x, m), r), gx_sum);
     }
-    let (g_mean, gx_mean) = (isa.splat(sum(isa, g_sum) / n), isa.splat(sum(isa, gx_sum) / n));
+    let (g_mean, gx_mean) = (isa.splat(isa.sum(g_sum) / n), isa.splat(isa.sum(gx_sum) / n));
     for at in (0..x.len()).step_by(LANES) {
         let [x, w, d] = lanes3(isa, [x, weight, dy], at, &mut parts);
         let unit = isa.mul(isa.sub(x, m), r);

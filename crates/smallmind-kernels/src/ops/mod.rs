@@ -5,13 +5,13 @@ pub(crate) mod attention;
 pub(crate) mod backward;
 pub(crate) mod elementwise;
 pub(crate) mod exp;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod fast_attention;
-mod many_queries;
+pub(crate) mod integer_attention;
 pub(crate) mod norm;
 pub(crate) mod pages;
 pub(crate) mod quantize;
 pub(crate) mod rope;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tile_attention;
 
 // Macros and not functions that take closures: a closure is compiled without the caller's target features, and where it
 // is not inlined every intrinsic in it becomes a call.
@@ -98,7 +98,7 @@ macro_rules! reduce {
             let $v = $isa.load(&lanes);
             $acc = $body;
         }
-        $crate::isa::sum($isa, $acc)
+        $isa.sum($acc)
     }};
 }
 

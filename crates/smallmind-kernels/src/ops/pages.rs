@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::integer_attention;
 use crate::isa::{Isa, LANES};
 
 /// Positions of one page.
@@ -76,6 +77,13 @@ impl Element for u16 {
 /// One page of one head, as stored.
 #[derive(Clone, Copy, Debug)]
 pub enum PageRef<'a> {
+    /// Integers of 16 bits, and for each position the units of its K and its V: [`integer_page_len`].
+    I16 {
+        /// K and V.
+        words: &'a [i16],
+        /// Theirs.
+        units: &'a [f32],
+    },
     /// Half precision bits.
     F16(&'a [u16]),
     /// Single precision.
@@ -92,6 +100,13 @@ pub enum PageRef<'a> {
 /// One page of one head, to be written.
 #[derive(Debug)]
 pub enum PageMut<'a> {
+    /// Integers of 16 bits and their units.
+    I16 {
+        /// K and V.
+        words: &'a mut [i16],
+        /// Theirs.
+        units: &'a mut [f32],
+    },
     /// Half precision bits.
     F16(&'a mut [u16]),
     /// Single precision.
@@ -109,6 +124,7 @@ pub enum PageMut<'a> {
 #[inline(always)]
 pub(crate) fn write_kv<I: Isa>(isa: I, page: PageMut<'_>, slot: usize, k: &[f32], v: &[f32]) {
     match page {
+        PageMut::I16 { words, units } => integer_attention::write(isa, words, units, slot, k, v),
         PageMut::F16(p) => write_as::<I, u16>(isa, p, slot, k, v),
         PageMut::F32(p) => write_as::<I, f32>(isa, p, slot, k, v),
         PageMut::Q8 { quants, scales } => write_q8(quants, scales, slot, k, v),
@@ -176,13 +192,6 @@ pub(super) type Scores = [[f32; LANES]; PAGE / LANES];
 
 /// A page as stored.
 pub(super) trait Stored: Copy {
-    /// Value `d` of the keys of block `block`: 16 positions.
-    #[cfg(target_arch = "x86_64")]
-    fn key<I: Isa>(self, isa: I, dim: usize, block: usize, d: usize) -> I::F;
-    /// 16 values of a position's V, from value `at` on.
-    #[cfg(target_arch = "x86_64")]
-    fn value<I: Isa>(self, isa: I, dim: usize, position: usize, at: usize) -> I::F;
-
     /// Scores of B blocks of 16 positions from `block` on; returns B.
     fn score<I: Isa, const Q: usize, const B: usize>(
         self,
@@ -207,18 +216,6 @@ pub(super) trait Stored: Copy {
 }
 
 impl<E: Element> Stored for &[E] {
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn key<I: Isa>(self, isa: I, dim: usize, block: usize, d: usize) -> I::F {
-        E::load(isa, &self.as_chunks().0[block * dim + d])
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn value<I: Isa>(self, isa: I, dim: usize, position: usize, at: usize) -> I::F {
-        E::load(isa, &self[PAGE * dim..].as_chunks().0[(position * padded(dim) + at) / LANES])
-    }
-
     #[inline(always)]
     fn score<I: Isa, const Q: usize, const B: usize>(
         self,
@@ -228,7 +225,7 @@ impl<E: Element> Stored for &[E] {
         q: &[&[f32]; Q],
         scores: &mut [Scores; Q],
     ) -> usize {
-        score_keys::<I, E, Q, B, PREFETCH_BYTES>(isa, &self[block * LANES * dim..], q, scores, block)
+        score_keys::<I, E, Q, B>(isa, &self[block * LANES * dim..], q, scores, block)
     }
 
     #[inline(always)]
@@ -244,20 +241,14 @@ impl<E: Element> Stored for &[E] {
         let width = padded(dim);
         let rows = &self[PAGE * dim..][positions.start * width..positions.end * width];
         let mut acc = [[isa.splat(0.0); V]; Q];
-        weigh_values::<I, E, Q, V, PREFETCH_BYTES>(
-            isa,
-            (rows, width),
-            at,
-            &weights_of(scores, &positions),
-            &mut acc,
-        );
+        weigh_values::<I, E, Q, V>(isa, (rows, width), at, &weights_of(scores, &positions), &mut acc);
         store_values(isa, &acc, width, at, out);
     }
 }
 
 /// Scores of the B blocks of 16 positions that `keys` begins with, which are those from `block` on; returns B.
 #[inline(always)]
-pub(super) fn score_keys<I: Isa, E: Element, const Q: usize, const B: usize, const AHEAD: usize>(
+fn score_keys<I: Isa, E: Element, const Q: usize, const B: usize>(
     isa: I,
     keys: &[E],
     q: &[&[f32]; Q],
@@ -283,7 +274,7 @@ pub(super) fn score_keys<I: Isa, E: Element, const Q: usize, const B: usize, con
     for step in 0..whole {
         for d in 0..STEP {
             for j in 0..B {
-                if AHEAD > 0 && (d * size_of::<[E; LANES]>()).is_multiple_of(64) {
+                if (d * size_of::<[E; LANES]>()).is_multiple_of(64) {
                     prefetch(isa, &k_steps[j][step][d]);
                 }
                 key[j] = E::load(isa, &k_steps[j][step][d]);
@@ -308,7 +299,7 @@ pub(super) fn score_keys<I: Isa, E: Element, const Q: usize, const B: usize, con
 
 /// `acc += Σ weight · V` of V vectors from value `at` on, of rows and their length, positions ascending.
 #[inline(always)]
-pub(super) fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize, const AHEAD: usize>(
+fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize>(
     isa: I,
     (rows, width): (&[E], usize),
     at: usize,
@@ -319,7 +310,7 @@ pub(super) fn weigh_values<I: Isa, E: Element, const Q: usize, const V: usize, c
         let row = row[at..at + V * LANES].as_chunks::<LANES>().0;
         let mut x = [isa.splat(0.0); V];
         for v in 0..V {
-            if AHEAD > 0 && (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
+            if (v * size_of::<[E; LANES]>()).is_multiple_of(64) {
                 prefetch(isa, &row[v]);
             }
             x[v] = E::load(isa, &row[v]);
@@ -336,22 +327,6 @@ pub(super) struct Bytes<'a> {
 }
 
 impl Stored for Bytes<'_> {
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn key<I: Isa>(self, isa: I, dim: usize, block: usize, d: usize) -> I::F {
-        let key = isa.to_f32(isa.load_i8(&self.quants.as_chunks().0[block * dim + d]));
-        isa.mul(key, isa.load_f16(&self.scales.as_chunks().0[block * dim.div_ceil(SCALED) + d / SCALED]))
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn value<I: Isa>(self, isa: I, dim: usize, position: usize, at: usize) -> I::F {
-        let (width, groups) = (padded(dim), padded(dim).div_ceil(SCALED));
-        let quants = &self.quants[PAGE * dim..].as_chunks().0[(position * width + at) / LANES];
-        let scale = self.scales[PAGE * dim.div_ceil(SCALED)..][position * groups + at / SCALED];
-        isa.mul(isa.to_f32(isa.load_i8(quants)), isa.splat(crate::half::f16_to_f32(scale)))
-    }
-
     #[inline(always)]
     fn score<I: Isa, const Q: usize, const B: usize>(
         self,
@@ -431,10 +406,7 @@ pub(super) fn prefetch<I: Isa, X>(isa: I, x: &X) {
 
 /// What each query weighs the positions with.
 #[inline(always)]
-pub(super) fn weights_of<'a, const Q: usize>(
-    scores: &'a [Scores; Q],
-    positions: &Range<usize>,
-) -> [&'a [f32]; Q] {
+fn weights_of<'a, const Q: usize>(scores: &'a [Scores; Q], positions: &Range<usize>) -> [&'a [f32]; Q] {
     let mut weights: [&[f32]; Q] = [&[]; Q];
     for (weights, scores) in weights.iter_mut().zip(scores) {
         *weights = &scores.as_flattened()[positions.clone()];
@@ -474,7 +446,7 @@ fn store_scores<I: Isa, const Q: usize, const B: usize>(
 }
 
 #[inline(always)]
-pub(super) fn store_values<I: Isa, const Q: usize, const V: usize>(
+fn store_values<I: Isa, const Q: usize, const V: usize>(
     isa: I,
     acc: &[[I::F; V]; Q],
     width: usize,
@@ -487,22 +459,4 @@ pub(super) fn store_values<I: Isa, const Q: usize, const V: usize>(
             isa.store(acc[i][v], &mut row[v]);
         }
     }
-}
-
-/// What [`store_values`] has stored.
-#[inline(always)]
-pub(super) fn load_values<I: Isa, const Q: usize, const V: usize>(
-    isa: I,
-    width: usize,
-    at: usize,
-    out: &[f32],
-) -> [[I::F; V]; Q] {
-    let mut acc = [[isa.splat(0.0); V]; Q];
-    for i in 0..Q {
-        let row = out[i * width + at..][..V * LANES].as_chunks::<LANES>().0;
-        for v in 0..V {
-            acc[i][v] = isa.load(&row[v]);
-        }
-    }
-    acc
 }

@@ -1,6 +1,6 @@
 //! Activations to integers of 15 bits with a scale for each token (`matmul::acts`).
 
-use crate::isa::{Isa, LANES, max_lane};
+use crate::isa::{Isa, LANES};
 use crate::matmul::acts::{ActMeta, ActQuants, LARGEST, PARTS, SPAN};
 
 /// Vectors of a span.
@@ -55,7 +55,7 @@ fn largest<I: Isa>(isa: I, x: &[f32]) -> f32 {
     for (most, least) in most.iter_mut().zip(least) {
         *most = isa.max(*most, isa.sub(zero, least));
     }
-    max_lane(isa, isa.max(isa.max(most[0], most[1]), isa.max(most[2], most[3])))
+    isa.max_lane(isa.max(isa.max(most[0], most[1]), isa.max(most[2], most[3])))
 }
 
 #[inline(always)]

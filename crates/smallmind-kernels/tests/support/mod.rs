@@ -6,7 +6,9 @@ pub(crate) mod weights;
 
 use std::ops::Range;
 
-use smallmind_kernels::attention::{PageMut, PageRef, PageTask, Partial, padded, page_len, q8_page_len};
+use smallmind_kernels::attention::{
+    PageMut, PageRef, PageTask, Partial, integer_page_len, padded, page_len, q8_page_len,
+};
 use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, TILE, act_blocks, act_len, act_rows};
 use smallmind_kernels::threads::Pool;
 use smallmind_kernels::{ALIGN, FastKernels, Kernels, available};
@@ -162,6 +164,7 @@ impl Quantized {
 /// One page of the KV cache of one head.
 #[derive(Clone)]
 pub(crate) enum Page {
+    I16(Vec<i16>, Vec<f32>),
     F16(Vec<u16>),
     F32(Vec<f32>),
     Q8(Vec<i8>, Vec<u16>),
@@ -174,8 +177,13 @@ impl Page {
     }
 
     /// One of each type.
-    pub(crate) fn all(head_dim: usize) -> [Page; 3] {
-        [Page::f16(head_dim), Page::f32(head_dim), Page::q8(head_dim)]
+    pub(crate) fn all(head_dim: usize) -> [Page; 4] {
+        [Page::i16(head_dim), Page::f16(head_dim), Page::f32(head_dim), Page::q8(head_dim)]
+    }
+
+    pub(crate) fn i16(head_dim: usize) -> Page {
+        let (words, units) = integer_page_len(head_dim);
+        Page::I16(vec![0; words], vec![0.0; units])
     }
 
     pub(crate) fn f16(head_dim: usize) -> Page {
@@ -188,6 +196,7 @@ impl Page {
 
     pub(crate) fn write(&mut self, kernels: &Kernels, slot: usize, k: &[f32], v: &[f32]) {
         let page = match self {
+            Page::I16(words, units) => PageMut::I16 { words, units },
             Page::F16(p) => PageMut::F16(p),
             Page::F32(p) => PageMut::F32(p),
             Page::Q8(quants, scales) => PageMut::Q8 { quants, scales },
@@ -198,6 +207,9 @@ impl Page {
     /// The bits of everything stored.
     pub(crate) fn bits(&self) -> Vec<u32> {
         match self {
+            Page::I16(words, units) => {
+                words.iter().map(|v| *v as u32).chain(units.iter().map(|v| v.to_bits())).collect()
+            }
             Page::F16(p) => p.iter().map(|&v| v.into()).collect(),
             Page::F32(p) => p.iter().map(|v| v.to_bits()).collect(),
             Page::Q8(quants, scales) => {
@@ -208,6 +220,7 @@ impl Page {
 
     fn view(&self) -> PageRef<'_> {
         match self {
+            Page::I16(words, units) => PageRef::I16 { words, units },
             Page::F16(p) => PageRef::F16(p),
             Page::F32(p) => PageRef::F32(p),
             Page::Q8(quants, scales) => PageRef::Q8 { quants, scales },

@@ -6,12 +6,11 @@
 use std::ops::Range;
 
 use smallmind_kernels::attention::{PAGE, PageMut, PageTask, Partial, padded};
-use smallmind_kernels::matmul::Class;
 
 use super::config::MAX_GROUP;
 use super::pass::{Pass, Span};
 use super::plan::Layer;
-use super::scratch::{AttnItem, Row, Scratch, block_len, page_part_len, rows_per_task};
+use super::scratch::{AttnItem, MAX_TASK_QUERIES, Row, Scratch, block_len, page_part_len, rows_per_task};
 
 /// Norms, turns and scales the queries in place; norms and turns the keys and puts keys and values into the caches.
 pub(super) fn turn(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &mut [Span<'_>]) {
@@ -96,18 +95,9 @@ pub(super) fn attend(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratc
     }
 }
 
-/// The kernel of the pass's class: a prompt's class covers its attention.
-fn of_class(pass: Pass<'_>) -> fn(&mut PageTask<'_>) {
-    match (pass.class, pass.kernels.fast) {
-        (Class::Fast, Some(fast)) => fast.attend_page,
-        _ => pass.kernels.attend_page,
-    }
-}
-
 /// Decode: one task a sequence, page and head (or group of heads), then the merge.
 fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
     let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
-    let attend_page = of_class(pass);
     let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
     s.items.clear();
     for (row, Row { position, .. }) in s.rows.iter().enumerate() {
@@ -135,7 +125,7 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
         let ranges: [Range<usize>; MAX_GROUP] = std::array::from_fn(|_| what.clone());
         let at = item.first_row * config.q_dim() + first_head * dim;
         let (out, states) = area.split_at_mut(heads * width);
-        attend_page(&mut PageTask {
+        (kernels.attend_page)(&mut PageTask {
             page: spans[span].kv.page(index, first_head / group, item.first_page),
             q: &q[at..at + heads * dim],
             head_dim: dim,
@@ -170,7 +160,7 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
 fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
     let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
     let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
-    let (per_task, attend_page) = (rows_per_task(config, s.rows.len(), pool.threads()), of_class(pass));
+    let per_task = rows_per_task(config, s.rows.len(), pool.threads());
     s.items.clear();
     let mut first = 0;
     for span in spans {
@@ -197,10 +187,10 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
             own.copy_from_slice(&q[at..at + group * dim]);
         }
         let kv = &spans[rows[item.first_row].span].kv;
-        let mut states = [Partial::EMPTY; MAX_GROUP];
-        let mut part_states = [Partial::EMPTY; MAX_GROUP];
+        let mut states = [Partial::EMPTY; MAX_TASK_QUERIES];
+        let mut part_states = [Partial::EMPTY; MAX_TASK_QUERIES];
         for page in item.first_page..item.first_page + item.pages {
-            let ranges: [Range<usize>; MAX_GROUP] = std::array::from_fn(|i| {
+            let ranges: [Range<usize>; MAX_TASK_QUERIES] = std::array::from_fn(|i| {
                 if i < queries {
                     seen_of_page(layer, rows[item.first_row + i / group].position, page)
                 } else {
@@ -210,7 +200,7 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
             let first = page == item.first_page;
             let (state, out) =
                 if first { (&mut states, &mut *result) } else { (&mut part_states, &mut *part) };
-            attend_page(&mut PageTask {
+            (kernels.attend_page)(&mut PageTask {
                 page: kv.page(index, kv_head, page),
                 q: &own_q[..queries * dim],
                 head_dim: dim,

@@ -183,7 +183,7 @@ impl Model {
     /// What a stage computes and moves in a pass of this shape, where it is a stage of the pass that has a cost of its
     /// own; `within` is the stage around it. K and V are taken to be stored as is usual for the model.
     pub fn cost(&self, within: Option<Stage>, scope: Scope, shape: PassShape) -> Option<Cost> {
-        let precision = if self.inner.precise { KvPrecision::F32 } else { KvPrecision::F16 };
+        let precision = if self.inner.precise { KvPrecision::F32 } else { KvPrecision::I16 };
         let Inner { config, plan, .. } = &*self.inner;
         Costs { config, plan, precision, shape }.of(within, scope)
     }

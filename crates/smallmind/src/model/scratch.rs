@@ -4,12 +4,17 @@ use smallmind_kernels::attention::{PAGE, padded};
 use smallmind_kernels::matmul::gated_room;
 
 use super::activations::ActBuffer;
-use super::config::Config;
+use super::config::{Config, MAX_GROUP};
 use super::plan::Plan;
 
-/// Query vectors that one attention task handles: a page is converted once for all of them. The fewer where the more
-/// would leave too few tasks for the threads. Multiples of 6, which AVX-512 computes at once.
-const TASK_QUERIES: [usize; 2] = [60, 30];
+/// Query vectors that one attention task handles: matrix units need a page in another form, which is made once for all of
+/// them. The fewer where the more would leave too few tasks for the threads. Multiples of 16, which matrix units compute at
+/// once, and of AVX-512's 6.
+const TASK_QUERIES: [usize; 2] = [96, 48];
+
+/// Query vectors of a task at most: those of one row are never parted.
+pub(crate) const MAX_TASK_QUERIES: usize =
+    if MAX_GROUP > TASK_QUERIES[0] { MAX_GROUP } else { TASK_QUERIES[0] };
 
 /// Tasks for each thread from which on they are large: the longest, which are the last, then wait for nobody long.
 const TASKS_PER_THREAD: usize = 8;

@@ -81,7 +81,7 @@ impl Session {
         let chunk = options.chunk.min(context);
         let precision = options.kv.unwrap_or(match model.is_precise() {
             true => KvPrecision::F32,
-            false => KvPrecision::F16,
+            false => KvPrecision::I16,
         });
         Ok(Session {
             model: model.clone(),
