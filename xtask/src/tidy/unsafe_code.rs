@@ -27,6 +27,7 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/i8mm.rs", "intrinsics"),
+    ("crates/smallmind-kernels/src/isa/avx512_tiles.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/neon.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/wasm.rs", "loads and stores"),
     (
@@ -43,7 +44,7 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/matmul/mod.rs", "threads join disjoint parts of two outputs"),
     ("crates/smallmind-kernels/src/matmul/tile.rs", "threads write disjoint rows of one output"),
     (
-        "crates/smallmind-kernels/src/ops/fast_attention.rs",
+        "crates/smallmind-kernels/src/ops/tile_attention.rs",
         "hands on the proof that tiles may be used; makes memory of zeros",
     ),
     ("crates/smallmind-kernels/src/table.rs", "calls code compiled for instructions that the CPU has"),

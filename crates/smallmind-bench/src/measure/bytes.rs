@@ -70,8 +70,8 @@ mod tests {
         let preset = Preset::find("small").unwrap();
         let bytes = Bytes::of(&preset.build(DType::F32, 1).unwrap()).unwrap();
         assert_eq!(bytes.weights, 4.0 * (470_528.0 - 256.0 * 128.0 - 64.0 * 128.0));
-        // Two layers, K and V, 128 values in half precision, at position 10 + 50 / 2.
-        assert_eq!(bytes.at(10, 50) - bytes.weights, 2.0 * 2.0 * 128.0 * 2.0 * 35.0);
+        // Two layers, K and V, 128 values of 16 bits and the units of 4 heads, at position 10 + 50 / 2.
+        assert_eq!(bytes.at(10, 50) - bytes.weights, 2.0 * 2.0 * (128.0 * 2.0 + 4.0 * 4.0) * 35.0);
         assert_eq!(bytes.shared(4, 0, 0), bytes.weights / 4.0);
     }
 

@@ -16,6 +16,8 @@ pub(crate) mod amx_proof;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_tiles;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod i8mm;
 #[cfg(target_arch = "aarch64")]

@@ -15,7 +15,7 @@ const END: &str = "<!-- end of what is generated -->";
 
 const LEGEND: &str = "Tokens a second, median [least..most] of n samples; each sample is a process of its own, the sides in turn. \
      llama.cpp: the better of its runs with and without flash attention. Ratio: median over median, with the 95 % interval \
-     where there are five samples. Of the limit: for decode the bytes of a token (weights as stored, K and V in F16) over the \
+     where there are five samples. Of the limit: for decode the bytes of a token (weights as stored, K and V in 16 bits) over the \
      read bandwidth of that working set, the best that was measured between the rounds; for exact prefill the products over \
      the measured peak of 8-bit products. *Yes* means that the whole interval reaches the target.";
 
