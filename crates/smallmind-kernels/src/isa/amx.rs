@@ -81,11 +81,6 @@ pub(crate) trait TileIsa: Isa {
     /// The upper and the lower bytes of `q · s + m` in 16 bits, wrapping: unsigned bytes `q`, [`TileIsa::pairs_of`] the
     /// numbers of their rows.
     fn two_planes(self, q: Self::B, s: Self::B, m: Self::B) -> [Self::B; 2];
-    /// A scale of up to 16 bits for [`TileIsa::three_planes`]: [`TileIsa::pairs_of`] what is above its lower byte, and of
-    /// that byte.
-    fn bytes_of(self, a: Self::I) -> [Self::B; 2];
-    /// The bytes of `q · s` in 24 bits, the upper ones first: signed bytes `q`, and the scale in two parts.
-    fn three_planes(self, q: Self::B, upper: Self::B, lower: Self::B) -> [Self::B; 3];
     fn bstore(self, a: Self::B, out: &mut [u8; 64]);
     /// The upper and the lower bytes of two pairs of words a lane, in the order of the four words.
     fn byte_planes(self, first: Self::B, last: Self::B) -> [Self::B; 2];

@@ -52,14 +52,6 @@ impl<D: Dot> TileIsa for One512<D> {
         }
     }
     #[inline(always)]
-    fn bytes_of(self, a: __m512i) -> [__m512i; 2] {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            let lower = self.pairs_of(_mm512_and_si512(a, _mm512_set1_epi32(0xff)));
-            [self.pairs_of(_mm512_srai_epi32::<8>(a)), lower]
-        }
-    }
-    #[inline(always)]
     fn pairs_of(self, a: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { words([a; 2]) }
@@ -76,24 +68,6 @@ impl<D: Dot> TileIsa for One512<D> {
             [
                 _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd),
                 _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd)),
-            ]
-        }
-    }
-    #[inline(always)]
-    fn three_planes(self, q: __m512i, upper: __m512i, lower: __m512i) -> [__m512i; 3] {
-        // SAFETY: `self` proves the CPU has the instructions.
-        unsafe {
-            const ODD: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
-            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(q));
-            let odd = _mm512_srai_epi16::<8>(q);
-            // Neither product leaves 16 bits, nor the sum: it is the weight without its lower byte.
-            let low = [_mm512_mullo_epi16(even, lower), _mm512_mullo_epi16(odd, lower)];
-            let even = _mm512_add_epi16(_mm512_mullo_epi16(even, upper), _mm512_srai_epi16::<8>(low[0]));
-            let odd = _mm512_add_epi16(_mm512_mullo_epi16(odd, upper), _mm512_srai_epi16::<8>(low[1]));
-            [
-                _mm512_mask_blend_epi8(ODD, _mm512_srli_epi16::<8>(even), odd),
-                _mm512_mask_blend_epi8(ODD, even, _mm512_slli_epi16::<8>(odd)),
-                _mm512_mask_blend_epi8(ODD, low[0], _mm512_slli_epi16::<8>(low[1])),
             ]
         }
     }

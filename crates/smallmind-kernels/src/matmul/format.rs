@@ -92,8 +92,6 @@ pub(crate) trait Format {
     /// Whether quants are nibbles: of 4 bits at most.
     const NARROW: bool =
         Self::QUANTS.largest.cast_unsigned() + Self::QUANTS.offset <= 15 && !Self::QUANTS.signed;
-    /// Bytes of an integer weight: two, or three where quants of 8 bits leave a scale too few of 16.
-    const PLANES: usize = 2;
 
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
@@ -110,13 +108,11 @@ pub(crate) trait Format {
     fn pack(u: &mut Self::Unit, lane: usize, row: &[u8]);
 }
 
-/// The integer that a row's bound stands for: what is left of 16 or 24 bits when the integer scales' rounding, of half a
-/// unit for each step of a quant, is taken off.
-pub(crate) const fn largest_weight(planes: usize) -> f32 {
-    ((1 << (8 * planes - 1)) - 128) as f32
-}
+/// The integer that a row's bound stands for: what is left of 16 bits when the integer scales' rounding, of half a unit for
+/// each step of a quant, is taken off.
+pub(crate) const LARGEST_WEIGHT: f32 = 32_640.0;
 
-/// Integer scales of a block: its scales times `factor`, [`largest_weight`] over the bound, to nearest even.
+/// Integer scales of a block: its scales times `factor`, [`LARGEST_WEIGHT`] over the bound, to nearest even.
 #[inline(always)]
 pub(crate) fn integer_scales<I: Isa, F: Format>(isa: I, u: &F::Unit, b: usize, factor: I::F) -> Scales<I::I> {
     let f = F::scales(isa, u, b);
@@ -341,8 +337,6 @@ impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
     const QUANTS: Quants = Quants { signed: true, offset: 0, least: -128, largest: 127 };
-    const PLANES: usize = 3;
-
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
         let q = &u.q[b];

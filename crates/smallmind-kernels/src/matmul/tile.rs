@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::PackedRef;
 use super::acts::{ActBlock, ActMeta, PARTS, QuantizedActs, RADIX, TILE, Tile};
-use super::format::{Format, GROUP, RowGroup, Scales, group_len, integer_scales, largest_weight, units};
+use super::format::{Format, GROUP, LARGEST_WEIGHT, RowGroup, Scales, group_len, integer_scales, units};
 use crate::isa::Isa;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
@@ -222,7 +222,7 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     let acts = p.acts.tile(first_token / TILE);
     let at = first_token % TILE;
     let bound = isa.load(group.bounds);
-    let factor = isa.div(isa.splat(largest_weight(F::PLANES)), bound);
+    let factor = isa.div(isa.splat(LARGEST_WEIGHT), bound);
     let narrow = F::NARROW && T >= I::NARROW_FROM;
     let mut wide = Wide { isa, sums: [isa.wzero(); T] };
     let mut of_parts = Narrow { isa, sums: [[isa.isplat(0); T]; 2] };
@@ -370,5 +370,5 @@ impl<I: Isa, const T: usize> Narrow<I, T> {
 /// What 1 is worth of the integer sums of a token whose `Q` of 1 is worth `d`, for a bound of 1.
 #[inline(always)]
 pub(super) fn unit_of<F: Format>(d: f32) -> f64 {
-    f64::from(d) / f64::from(largest_weight(F::PLANES))
+    f64::from(d) / f64::from(LARGEST_WEIGHT)
 }

@@ -4,7 +4,7 @@
 //! A sum takes 32 bits, because no key and no value is more than [`LARGEST`] and the integers that multiply them are not
 //! more than 2³¹ of that in all: their unit is what the sum of their magnitudes asks for.
 
-use std::cell::Cell;
+use std::ops::Range;
 
 use super::attention::{PageTask, Partial, seen_by, softmax};
 use super::pages::{PAGE, Scores, padded, prefetch};
@@ -179,9 +179,9 @@ pub(super) fn weights<I: Isa, const Q: usize>(
     isa: I,
     scores: &mut [Scores; Q],
     units: &[f32; Q],
-    blocks: std::ops::Range<usize>,
+    blocks: Range<usize>,
     page: &Words<'_>,
-    seen: &[std::ops::Range<usize>],
+    seen: &[Range<usize>],
     state: &mut [Partial],
     out: &mut impl Integers<I>,
 ) -> [f32; Q] {
@@ -226,52 +226,35 @@ impl<I: Isa> Integers<I> for WordRows<'_> {
     }
 }
 
-/// What a thread needs, kept from one page to the next.
-#[derive(Default)]
-struct Scratch {
-    /// Some queries, side by side.
-    queries: Vec<[i16; 2]>,
-}
-
-thread_local! {
-    static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch { queries: Vec::new() }) };
-}
+/// Pairs of words of the queries that are computed at once.
+const WORDS: usize = 6 * 128;
 
 /// Attends the queries by vectors.
 #[inline(always)]
 pub(super) fn attend<I: Isa>(isa: I, page: Words<'_>, t: &mut PageTask<'_>) {
-    let mut scratch = SCRATCH.take();
-    let len = I::QUERIES * t.head_dim.next_multiple_of(LANES) / 2;
-    if scratch.queries.len() < len {
-        scratch.queries.resize(len, [0; 2]);
-    }
     let n = t.seen.len();
+    let most = match I::QUERIES * t.head_dim.next_multiple_of(LANES) / 2 <= WORDS {
+        true => I::QUERIES,
+        false => 1,
+    };
     let mut first = 0;
     while first < n {
-        let width = (n - first).min(I::QUERIES);
-        let words = &mut scratch.queries[..len];
+        let width = (n - first).min(most);
         match width {
-            6 if I::QUERIES >= 6 => queries::<I, 6>(isa, page, t, first, words),
-            5 if I::QUERIES >= 6 => queries::<I, 5>(isa, page, t, first, words),
-            4 if I::QUERIES >= 4 => queries::<I, 4>(isa, page, t, first, words),
-            3 if I::QUERIES >= 4 => queries::<I, 3>(isa, page, t, first, words),
-            2 => queries::<I, 2>(isa, page, t, first, words),
-            _ => queries::<I, 1>(isa, page, t, first, words),
+            6 if I::QUERIES >= 6 => queries::<I, 6>(isa, page, t, first),
+            5 if I::QUERIES >= 6 => queries::<I, 5>(isa, page, t, first),
+            4 if I::QUERIES >= 4 => queries::<I, 4>(isa, page, t, first),
+            3 if I::QUERIES >= 4 => queries::<I, 3>(isa, page, t, first),
+            2 => queries::<I, 2>(isa, page, t, first),
+            _ => queries::<I, 1>(isa, page, t, first),
         }
         first += width;
     }
-    SCRATCH.set(scratch);
 }
 
 /// Q queries at once: each load of K or V serves all of them.
 #[inline(always)]
-fn queries<I: Isa, const Q: usize>(
-    isa: I,
-    page: Words<'_>,
-    t: &mut PageTask<'_>,
-    first: usize,
-    words: &mut [[i16; 2]],
-) {
+fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>, first: usize) {
     let (dim, width) = (t.head_dim, padded(t.head_dim));
     let seen = &t.seen[first..first + Q];
     let all = seen_by(seen);
@@ -280,9 +263,9 @@ fn queries<I: Isa, const Q: usize>(
         state.fill(Partial::EMPTY);
         return;
     }
-    let mut units = [0.0; Q];
+    let (mut units, mut words) = ([0.0; Q], [[0; 2]; WORDS]);
     for (i, unit) in units.iter_mut().enumerate() {
-        *unit = query(isa, &t.q[(first + i) * dim..][..dim], i, &mut WordRows(words, width / 2));
+        *unit = query(isa, &t.q[(first + i) * dim..][..dim], i, &mut WordRows(&mut words, width / 2));
     }
     let mut q: [&[[i16; 2]]; Q] = [&[]; Q];
     for (q, words) in q.iter_mut().zip(words.chunks_exact(width / 2)) {
@@ -357,7 +340,7 @@ fn weigh<I: Isa, const Q: usize, const V: usize>(
     isa: I,
     page: Words<'_>,
     (width, at): (usize, usize),
-    positions: std::ops::Range<usize>,
+    positions: Range<usize>,
     (weights, units): (&[[[i16; 2]; PAGE / 2]; Q], &[f32; Q]),
     out: &mut [f32],
 ) -> usize {

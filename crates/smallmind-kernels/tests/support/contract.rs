@@ -60,8 +60,7 @@ impl Row {
             Row::Floats(w) => w.iter().zip(x).fold(0.0, |acc, (w, x)| w.mul_add(*x, acc)),
             Row::Blocks(form, row) => {
                 let Some(bound) = bound(form, row) else { return f32::NAN };
-                let largest = largest(form);
-                let factor = largest / bound;
+                let factor = LARGEST / bound;
                 let integer = |x: f32| i64::from((x * factor).round_ties_even() as i32);
                 let mut sum = 0;
                 for (k, q) in blocks.iter().flat_map(|b| b.q).enumerate() {
@@ -70,7 +69,7 @@ impl Row {
                     let w = integer(s) * i64::from(form.integer(u.q[i])) + integer(m);
                     sum += w * i64::from(q);
                 }
-                (sum as f64 * f64::from(bound) * (f64::from(blocks[0].d) / f64::from(largest))) as f32
+                (sum as f64 * f64::from(bound) * (f64::from(blocks[0].d) / f64::from(LARGEST))) as f32
             }
         }
     }
@@ -81,7 +80,7 @@ impl Row {
             Row::Floats(_) => 0.0,
             Row::Blocks(form, row) => {
                 let quants = f64::from(1 << form.bits);
-                f64::from(bound(form, row).unwrap_or(0.0)) / f64::from(largest(form)) * (0.5 * quants + 1.0)
+                f64::from(bound(form, row).unwrap_or(0.0)) / f64::from(LARGEST) * (0.5 * quants + 1.0)
             }
         }
     }
@@ -115,9 +114,7 @@ impl Row {
 }
 
 /// The integer that the bound of a row stands for.
-fn largest(form: &Form) -> f32 {
-    if form.bits == 8 { 8_388_480.0 } else { 32_640.0 }
-}
+const LARGEST: f32 = 32_640.0;
 
 /// `w = s · q + m` of sub-block `g`.
 fn scales(form: &Form, u: &Unpacked, g: usize) -> (f32, f32) {

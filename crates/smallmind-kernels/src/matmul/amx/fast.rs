@@ -9,7 +9,7 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::planes::{MOST_SUMS, Scratch, UNPACKED, ask_ahead, store_row};
+use super::planes::{SUMS, Scratch, UNPACKED, ask_ahead, store_row};
 use super::{MOST_TILES, Steps};
 use crate::aligned::cast;
 use crate::isa::amx::{BfTiles, ROWS, Sums, TileBytes, TileIsa};
@@ -112,9 +112,9 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
                 let w = [g, g + columns - 1].map(|g| &w[g * step.spans..][..step.spans]);
                 let waiting = &mut waiting[t / 2];
                 if step.first_span == 0 {
-                    registers!(4, |R| tiles.zero::<R>());
+                    registers!(|R| tiles.zero::<R>());
                 } else {
-                    registers!(4, |R| tiles.load::<R>((&waiting[R]).into()));
+                    registers!(|R| tiles.load::<R>((&waiting[R]).into()));
                 }
                 match two {
                     true => multiply::<T, true>(isa, tiles, (p, &mut storing, before, rows), x, w),
@@ -122,14 +122,14 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
                 }
                 while storing.advance(isa, p, before) {}
                 if last {
-                    registers!(4, |R| tiles.store::<R>(&mut now[R]));
+                    registers!(|R| tiles.store::<R>(&mut now[R]));
                     std::mem::swap(&mut now, &mut before);
                     let token = tile * TILE;
                     let tokens = (if two { 2 * TILE } else { TILE }).min(p.tokens - token);
                     let group = step.first_group + g;
                     storing = Storing { group, columns, token, tokens, next: (0, 0) };
                 } else {
-                    registers!(4, |R| tiles.store::<R>(&mut waiting[R]));
+                    registers!(|R| tiles.store::<R>(&mut waiting[R]));
                 }
             }
         }
@@ -141,7 +141,7 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
     while storing.advance(isa, p, before) {}
     scratch.keep();
 }
-const _: () = assert!(MOST_SUMS >= 4, "sums of two tiles of tokens wait side by side");
+const _: () = assert!(SUMS >= 4, "sums of two tiles of tokens wait side by side");
 
 /// Adds the products of one or two tiles of tokens with two groups, and stores `rows` rows of sums after each block. (No
 /// closure does it: one that is called at two places loses the instruction set.)
@@ -149,7 +149,7 @@ const _: () = assert!(MOST_SUMS >= 4, "sums of two tiles of tokens wait side by 
 fn multiply<T: BfTiles, const TWO: bool>(
     isa: Avx512,
     tiles: &mut T,
-    (p, storing, before, rows): (&Piece<'_>, &mut Storing, &[Sums; MOST_SUMS], usize),
+    (p, storing, before, rows): (&Piece<'_>, &mut Storing, &[Sums; SUMS], usize),
     x: [&[[ActQuants; TILE]]; 2],
     w: [&[TileBytes]; 2],
 ) {
@@ -185,7 +185,7 @@ struct Storing {
 impl Storing {
     /// Stores one more token's; `false` where none is left.
     #[inline(always)]
-    fn advance(&mut self, isa: Avx512, p: &Piece<'_>, from: &[Sums; MOST_SUMS]) -> bool {
+    fn advance(&mut self, isa: Avx512, p: &Piece<'_>, from: &[Sums; SUMS]) -> bool {
         let (column, t) = self.next;
         if column == self.columns {
             return false;

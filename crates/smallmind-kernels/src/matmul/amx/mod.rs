@@ -1,18 +1,18 @@
-//! The inner loop of matrix units: 16 tokens × 16 rows. Weights become integers of two or three bytes, and the bytes of
-//! each place a tile of their own; a tile of sums for each pair of places then takes up all of `k`, and what leaves it is
+//! The inner loop of matrix units: 16 tokens × 16 rows. Weights become integers of two bytes, and the bytes of each
+//! place a tile of their own; a tile of sums for each pair of places then takes up all of `k`, and what leaves it is
 //! the exact sum that [`super::tile`] has, so the bits are the same.
 //!
 //! Weights are unpacked once for all tokens of a step, while the step before is multiplied; sums that have left the tiles
 //! are scaled while the next ones are made. (docs/performance.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
-/// Does one thing with each of the first `$s` registers.
+/// Does one thing with each of the registers that hold sums.
 macro_rules! registers {
-    ($s:expr, |$r:ident| $body:expr) => {
-        registers!($s, $r, $body; 0 1 2 3 4 5)
+    (|$r:ident| $body:expr) => {
+        registers!($r, $body; 0 1 2 3)
     };
-    ($s:expr, $r:ident, $body:expr; $($n:literal)*) => {{
-        $(if $n < $s {
+    ($r:ident, $body:expr; $($n:literal)*) => {{
+        $({
             const $r: usize = $n;
             $body;
         })*
@@ -29,7 +29,7 @@ use super::acts::{ActQuants, BLOCK, PARTS, RADIX, SPAN, TILE};
 use super::format::{Format, RowGroup, group_len, units};
 use super::tile::{PANEL, Piece, unit_of};
 use crate::isa::amx::{ROWS, Sums, TileIsa, Tiles};
-use planes::{Filling, MOST_SUMS, Scratch, Span, UNPACKED};
+use planes::{Filling, PLANES, SUMS, Scratch, Span, UNPACKED};
 
 /// Spans of a step where one tile of tokens is all: little of the first-level cache.
 const SPANS_FOR_ONE: usize = 3;
@@ -50,10 +50,7 @@ pub(crate) unsafe fn piece<I: TileIsa, T: Tiles>(isa: I, p: &Piece<'_>, vectors:
     }
     // SAFETY: the caller's promise.
     let mut tiles = unsafe { T::configure() };
-    by_format!(p.w.dtype(), F => match F::PLANES {
-        2 => rows::<I, F, T, 2, 4>(isa, &mut tiles, p),
-        _ => rows::<I, F, T, 3, 6>(isa, &mut tiles, p),
-    }, G => {});
+    by_format!(p.w.dtype(), F => rows::<I, F, T>(isa, &mut tiles, p), G => {});
 }
 
 /// What one unpacked buffer serves: a part of `k` of a panel of row groups, for some tiles of tokens.
@@ -102,32 +99,15 @@ impl Steps {
 }
 
 /// What each tile of sums counts: by the byte of the weights, the upper one first, and by the part of the activations.
-const fn weights<const S: usize>() -> [f64; S] {
-    let mut weights = [1.0; S];
-    let mut i = S;
-    while i > 0 {
-        i -= 1;
-        let plane = (S / PARTS - 1 - i / PARTS) as u32;
-        weights[i] = (1_u32 << (8 * plane)) as f64 * if i.is_multiple_of(PARTS) { RADIX as f64 } else { 1.0 };
-    }
-    weights
-}
+const WEIGHTS: [f64; SUMS] = [256.0 * RADIX as f64, 256.0, RADIX as f64, 1.0];
 
-/// `S` sums: of each of `P` planes of weights with each part of the activations.
 #[inline(always)]
-fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
-    isa: I,
-    tiles: &mut T,
-    p: &Piece<'_>,
-) {
-    if P != F::PLANES {
-        return;
-    }
+fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
     let units = units::<F>(p.w.k());
     let len = group_len::<F>(units);
     let group_at = |g: usize| RowGroup::<F::Unit>::of(p.w.bytes(), len, g);
     let (spans, all_tiles) = ((units * F::BLOCKS).div_ceil(SPAN / BLOCK), p.tokens.div_ceil(TILE));
-    let most = UNPACKED / P;
+    let most = UNPACKED / PLANES;
     let (panel, part) = match all_tiles {
         1 => (1, SPANS_FOR_ONE),
         _ if spans > most => (1, spans.div_ceil(spans.div_ceil(most))),
@@ -140,7 +120,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
     let Scratch { sums: [now, before], unpacked, waiting, units } = &mut *scratch;
     let (mut now, mut before) = (now, before);
     let [mut unpacked, mut spare] = unpacked.each_mut();
-    let mut filling = Filling::<I, F, P>::new(isa, &step, len, p.w.bytes(), unpacked);
+    let mut filling = Filling::<I, F>::new(isa, &step, len, p.w.bytes(), unpacked);
     while filling.advance(isa) {}
 
     let mut scaling = Scaling { bounds: isa.doubles(isa.splat(0.0)), group: 0, tile: 0, next: 0, tokens: 0 };
@@ -148,7 +128,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
     loop {
         if tiles_of_units != (step.first_tile..step.first_tile + step.tiles) {
             // What is on its way goes by those of before.
-            while scaling.advance::<I, S>(isa, p, before, units) {}
+            while scaling.advance(isa, p, before, units) {}
             tiles_of_units = step.first_tile..step.first_tile + step.tiles;
             for (tile, units) in tiles_of_units.clone().zip(units.iter_mut()) {
                 for (unit, meta) in units.iter_mut().zip(p.acts.tile(tile).metas) {
@@ -158,11 +138,11 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
         }
         let next = steps.after(&step);
         let mut filling = match &next {
-            Some(next) => Filling::<I, F, P>::new(isa, next, len, p.w.bytes(), spare),
+            Some(next) => Filling::<I, F>::new(isa, next, len, p.w.bytes(), spare),
             None => Filling::nothing(isa),
         };
         // SAFETY: written before the first step, or during the step before.
-        let w = unsafe { unpacked.tiles(step.groups * step.spans * P) }.as_chunks::<P>().0;
+        let w = unsafe { unpacked.tiles(step.groups * step.spans * PLANES) }.as_chunks::<PLANES>().0;
         let last = step.first_span + step.spans == spans;
         // A product that is alone stays in the tiles from one part of `k` to the next.
         let alone = step.tiles * step.groups == 1;
@@ -174,22 +154,22 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
             for g in 0..step.groups {
                 let group = step.first_group + g;
                 if step.first_span == 0 {
-                    zero::<T, S>(tiles);
+                    zero(tiles);
                 } else if !alone {
-                    load::<T, S>(tiles, &waiting[t]);
+                    load(tiles, &waiting[t]);
                 }
                 let at_once = ROWS.div_ceil(step.spans);
                 for (w, x) in w[g * step.spans..(g + 1) * step.spans].iter().zip(lines.as_chunks().0) {
-                    multiply::<T, P>(tiles, w, x, || {
+                    multiply(tiles, w, x, || {
                         for _ in 0..at_once {
-                            scaling.advance::<I, S>(isa, p, before, units);
+                            scaling.advance(isa, p, before, units);
                         }
                         filling.advance(isa);
                     });
                 }
-                while scaling.advance::<I, S>(isa, p, before, units) {}
+                while scaling.advance(isa, p, before, units) {}
                 if last {
-                    store::<T, S>(tiles, now);
+                    store(tiles, now);
                     std::mem::swap(&mut now, &mut before);
                     scaling = Scaling {
                         bounds: isa.doubles(isa.load(group_at(group).bounds)),
@@ -199,7 +179,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
                         tokens: TILE.min(p.tokens - tile * TILE),
                     };
                 } else if !alone {
-                    store::<T, S>(tiles, &mut waiting[t]);
+                    store(tiles, &mut waiting[t]);
                 }
             }
         }
@@ -210,60 +190,37 @@ fn rows<I: TileIsa, F: Format, T: Tiles, const P: usize, const S: usize>(
         }
         std::mem::swap(&mut unpacked, &mut spare);
     }
-    while scaling.advance::<I, S>(isa, p, before, units) {}
+    while scaling.advance(isa, p, before, units) {}
     scratch.keep();
 }
 
 /// Adds the products of one span to the sums; `meanwhile` is done between them.
 #[inline(always)]
-fn multiply<T: Tiles, const P: usize>(
-    tiles: &mut T,
-    w: &Span<P>,
-    x: &[[ActQuants; TILE]; PARTS],
-    meanwhile: impl FnOnce(),
-) {
-    if P == 2 {
-        tiles.load::<4>((&x[0]).into());
-        tiles.load::<6>((&w[0]).into());
-        tiles.dot::<0, 4, 6>(true);
-        tiles.load::<5>((&x[1]).into());
-        tiles.dot::<1, 5, 6>(true);
-        meanwhile();
-        tiles.load::<7>((&w[1]).into());
-        tiles.dot::<2, 4, 7>(false);
-        tiles.dot::<3, 5, 7>(false);
-    } else {
-        // Six sums leave two registers.
-        tiles.load::<6>((&x[0]).into());
-        tiles.load::<7>((&w[0]).into());
-        tiles.dot::<0, 6, 7>(true);
-        tiles.load::<7>((&w[1]).into());
-        tiles.dot::<2, 6, 7>(false);
-        tiles.load::<7>((&w[2 % P]).into());
-        tiles.dot::<4, 6, 7>(false);
-        meanwhile();
-        tiles.load::<6>((&x[1]).into());
-        tiles.dot::<5, 6, 7>(false);
-        tiles.load::<7>((&w[1]).into());
-        tiles.dot::<3, 6, 7>(false);
-        tiles.load::<7>((&w[0]).into());
-        tiles.dot::<1, 6, 7>(true);
-    }
+fn multiply<T: Tiles>(tiles: &mut T, w: &Span, x: &[[ActQuants; TILE]; PARTS], meanwhile: impl FnOnce()) {
+    tiles.load::<4>((&x[0]).into());
+    tiles.load::<6>((&w[0]).into());
+    tiles.dot::<0, 4, 6>(true);
+    tiles.load::<5>((&x[1]).into());
+    tiles.dot::<1, 5, 6>(true);
+    meanwhile();
+    tiles.load::<7>((&w[1]).into());
+    tiles.dot::<2, 4, 7>(false);
+    tiles.dot::<3, 5, 7>(false);
 }
 
 #[inline(always)]
-fn zero<T: Tiles, const S: usize>(tiles: &mut T) {
-    registers!(S, |R| tiles.zero::<R>());
+fn zero<T: Tiles>(tiles: &mut T) {
+    registers!(|R| tiles.zero::<R>());
 }
 
 #[inline(always)]
-fn load<T: Tiles, const S: usize>(tiles: &mut T, sums: &[Sums; MOST_SUMS]) {
-    registers!(S, |R| tiles.load::<R>((&sums[R]).into()));
+fn load<T: Tiles>(tiles: &mut T, sums: &[Sums; SUMS]) {
+    registers!(|R| tiles.load::<R>((&sums[R]).into()));
 }
 
 #[inline(always)]
-fn store<T: Tiles, const S: usize>(tiles: &mut T, sums: &mut [Sums; MOST_SUMS]) {
-    registers!(S, |R| tiles.store::<R>(&mut sums[R]));
+fn store<T: Tiles>(tiles: &mut T, sums: &mut [Sums; SUMS]) {
+    registers!(|R| tiles.store::<R>(&mut sums[R]));
 }
 
 /// Sums of 16 tokens and 16 rows that have left the tiles, on their way to the output, one token at a time.
@@ -279,11 +236,11 @@ struct Scaling<D> {
 impl Scaling<[__m512d; 2]> {
     /// Scales and stores one more token's; `false` where none is left.
     #[inline(always)]
-    fn advance<I: TileIsa, const S: usize>(
+    fn advance<I: TileIsa>(
         &mut self,
         isa: I,
         p: &Piece<'_>,
-        from: &[Sums; MOST_SUMS],
+        from: &[Sums; SUMS],
         units: &[[f64; TILE]; MOST_TILES],
     ) -> bool {
         let t = self.next;
@@ -291,9 +248,9 @@ impl Scaling<[__m512d; 2]> {
             return false;
         }
         self.next += 1;
-        let sums: [&[i32; 16]; S] = std::array::from_fn(|i| &from[i].0[t % ROWS]);
+        let sums: [&[i32; 16]; SUMS] = std::array::from_fn(|i| &from[i].0[t % ROWS]);
         let unit = units[self.tile % MOST_TILES][t % TILE];
-        let value = isa.scaled_sums(sums, const { weights::<S>() }, self.bounds, unit);
+        let value = isa.scaled_sums(sums, WEIGHTS, self.bounds, unit);
         p.store(isa, self.group, self.tile * TILE + t, value);
         true
     }

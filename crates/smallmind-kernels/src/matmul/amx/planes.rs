@@ -7,30 +7,32 @@ use std::mem::MaybeUninit;
 use super::{MOST_TILES, Step};
 use crate::isa::Isa;
 use crate::isa::amx::{Sums, TileBytes, TileIsa};
-use crate::matmul::acts::{BLOCK, SPAN, TILE};
-use crate::matmul::format::{Format, RowGroup, integer_scales, largest_weight};
+use crate::matmul::acts::{BLOCK, PARTS, SPAN, TILE};
+use crate::matmul::format::{Format, LARGEST_WEIGHT, RowGroup, integer_scales};
 
 /// Tiles of unpacked weights of one buffer: 256 KB, of a second-level cache of 2 MB.
 pub(super) const UNPACKED: usize = 256;
-/// Most tiles of sums of one product.
-pub(super) const MOST_SUMS: usize = 6;
+/// Bytes of an integer weight.
+pub(super) const PLANES: usize = 2;
+/// Tiles of sums of one product: of each plane with each part of the activations.
+pub(super) const SUMS: usize = PLANES * PARTS;
 /// How far ahead of unpacking weights are asked for, in bytes.
 const PREFETCH_BYTES: usize = 4096;
 /// Blocks of a span.
 const BLOCKS: usize = SPAN / BLOCK;
 
 /// The integer weights of 64 values of 16 rows: a tile for each byte, the upper one first. The upper one is signed.
-pub(super) type Span<const P: usize> = [TileBytes; P];
+pub(super) type Span = [TileBytes; PLANES];
 
 /// What a thread computes a piece in, kept from one to the next: on the stack every call would touch each of its pages.
 #[repr(C, align(4096))]
 pub(super) struct Scratch {
     /// That leave the tiles, and that are scaled meanwhile.
-    pub(super) sums: [[Sums; MOST_SUMS]; 2],
+    pub(super) sums: [[Sums; SUMS]; 2],
     /// Of the step that is multiplied and of the one after.
     pub(super) unpacked: [Unpacked; 2],
     /// Sums between one part of `k` and the next, of each tile of tokens.
-    pub(super) waiting: [[Sums; MOST_SUMS]; MOST_TILES],
+    pub(super) waiting: [[Sums; SUMS]; MOST_TILES],
     /// What 1 of a token's sums is worth, of each tile of tokens.
     pub(super) units: [[f64; TILE]; MOST_TILES],
 }
@@ -77,8 +79,8 @@ impl Unpacked {
 }
 
 /// A step's weights that are being unpacked, one span at a time.
-pub(super) struct Filling<'a, I: Isa, F: Format, const P: usize> {
-    out: std::slice::IterMut<'a, [MaybeUninit<TileBytes>; P]>,
+pub(super) struct Filling<'a, I: Isa, F: Format> {
+    out: std::slice::IterMut<'a, [MaybeUninit<TileBytes>; PLANES]>,
     /// The groups that come after this one, and the length of each.
     groups: &'a [u8],
     len: usize,
@@ -91,10 +93,10 @@ pub(super) struct Filling<'a, I: Isa, F: Format, const P: usize> {
     end: usize,
 }
 
-impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
+impl<'a, I: TileIsa, F: Format> Filling<'a, I, F> {
     #[inline(always)]
     pub(super) fn new(isa: I, step: &Step, len: usize, bytes: &'a [u8], out: &'a mut Unpacked) -> Self {
-        let (out, _) = out.memory(step.groups * step.spans * P).as_chunks_mut();
+        let (out, _) = out.memory(step.groups * step.spans * PLANES).as_chunks_mut();
         let mut filling = Filling {
             out: out.iter_mut(),
             groups: &bytes[step.first_group * len..(step.first_group + step.groups) * len],
@@ -121,7 +123,7 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
         if let Some((group, rest)) = self.groups.split_at_checked(self.len) {
             let group = RowGroup::<F::Unit>::view(group);
             self.units = group.units;
-            self.factor = isa.div(isa.splat(largest_weight(F::PLANES)), isa.load(group.bounds));
+            self.factor = isa.div(isa.splat(LARGEST_WEIGHT), isa.load(group.bounds));
             self.groups = rest;
             self.span = self.first;
         }
@@ -153,27 +155,30 @@ impl<'a, I: TileIsa, F: Format, const P: usize> Filling<'a, I, F, P> {
 
     /// Unpacks a block into the first or the last rows of the tiles.
     #[inline(always)]
-    fn block(&self, isa: I, unit: &F::Unit, b: usize, half: usize, tiles: &mut [MaybeUninit<TileBytes>; P]) {
+    fn block(
+        &self,
+        isa: I,
+        unit: &F::Unit,
+        b: usize,
+        half: usize,
+        tiles: &mut [MaybeUninit<TileBytes>; PLANES],
+    ) {
         ask_ahead::<F>(isa, unit, b);
         let q = F::unpack(isa, unit, b);
         let scales = integer_scales::<I, F>(isa, unit, b, self.factor);
-        if P == 2 {
-            // 16 bits wrap, and what is left in the end fits them.
-            let less = scales.less::<I, F>(isa);
-            let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
-            let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
-            for j in 0..8 {
-                let [upper, lower] = isa.two_planes(q[j], s[j / 4], m[j / 4]);
-                store_row(isa, upper, &mut tiles[0], 8 * half + j);
-                store_row(isa, lower, &mut tiles[1], 8 * half + j);
-            }
-        } else {
-            let [upper, lower] = isa.bytes_of(scales.s[0]);
-            for (j, q) in q.into_iter().enumerate() {
-                for (tile, bytes) in tiles.iter_mut().zip(isa.three_planes(q, upper, lower)) {
-                    store_row(isa, bytes, tile, 8 * half + j);
-                }
-            }
+        // 16 bits wrap, and what is left in the end fits them.
+        let less = match F::QUANTS.signed {
+            // Counted from -128 on.
+            true => scales.s.map(|s| isa.imac(isa.isplat(0), s, isa.isplat(-128))),
+            false => scales.less::<I, F>(isa),
+        };
+        let s = [isa.pairs_of(scales.s[0]), isa.pairs_of(scales.s[1])];
+        let m = [isa.pairs_of(less[0]), isa.pairs_of(less[1])];
+        for (j, q) in q.into_iter().enumerate() {
+            let q = if F::QUANTS.signed { isa.bsub(q, isa.bsplat(128)) } else { q };
+            let [upper, lower] = isa.two_planes(q, s[j / 4], m[j / 4]);
+            store_row(isa, upper, &mut tiles[0], 8 * half + j);
+            store_row(isa, lower, &mut tiles[1], 8 * half + j);
         }
     }
 }
