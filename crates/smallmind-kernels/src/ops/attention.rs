@@ -71,28 +71,25 @@ pub(super) fn seen_by(seen: &[Range<usize>]) -> Range<usize> {
 fn attend_as<I: Isa, P: Stored>(isa: I, page: P, t: &mut PageTask<'_>) {
     let (mut first, n) = (0, t.seen.len());
     while first < n {
-        let width = (n - first).min(I::QUERIES);
-        match width {
-            6 if I::QUERIES >= 6 => queries::<I, P, 6>(isa, page, t, first),
-            5 if I::QUERIES >= 6 => queries::<I, P, 5>(isa, page, t, first),
-            4 if I::QUERIES >= 4 => queries::<I, P, 4>(isa, page, t, first),
-            3 if I::QUERIES >= 4 => queries::<I, P, 3>(isa, page, t, first),
-            2 => queries::<I, P, 2>(isa, page, t, first),
+        // As many as fit the registers, or one: these are not the usual storages, and each width is code for itself.
+        first += match n - first {
+            6.. if I::QUERIES == 6 => queries::<I, P, 6>(isa, page, t, first),
+            4.. if I::QUERIES == 4 => queries::<I, P, 4>(isa, page, t, first),
+            2.. if I::QUERIES == 2 => queries::<I, P, 2>(isa, page, t, first),
             _ => queries::<I, P, 1>(isa, page, t, first),
-        }
-        first += width;
+        };
     }
 }
 
-/// Q queries at once: each load of K or V serves all of them. The sums of one query are the same for every Q.
+/// Q queries at once: each load of K or V serves all of them. The sums of one query are the same for every Q. Returns Q.
 #[inline(always)]
-fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<'_>, first: usize) {
+fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<'_>, first: usize) -> usize {
     let dim = t.head_dim;
     let dim_padded = padded(dim);
     let Range { start: from, end: to } = seen_by(&t.seen[first..first + Q]);
     if from >= to {
         t.state[first..first + Q].fill(Partial::EMPTY);
-        return;
+        return Q;
     }
     let mut q: [&[f32]; Q] = [&[]; Q];
     for (i, q) in q.iter_mut().enumerate() {
@@ -126,6 +123,7 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
             at += LANES;
         }
     }
+    Q
 }
 
 /// 16 lanes of `low`, 16 of `high`, 16 of `low`: every border between them is a window of it.
@@ -193,9 +191,12 @@ pub(super) fn softmax<I: Isa, const Q: usize>(
     }
     let zero = isa.splat(0.0);
     let mut sums = Powers { total: [zero; Q], weights: [zero; Q], most: [zero; Q] };
-    sums.add::<I, true>(isa, scores, &exponents, before, seen, factors);
-    sums.add::<I, false>(isa, scores, &exponents, whole, seen, factors);
-    sums.add::<I, true>(isa, scores, &exponents, behind, seen, factors);
+    for (blocks, cut) in [(before, true), (whole, false), (behind, true)] {
+        match cut {
+            true => sums.add::<I, true>(isa, scores, &exponents, blocks, seen, factors),
+            false => sums.add::<I, false>(isa, scores, &exponents, blocks, seen, factors),
+        }
+    }
     for i in 0..Q {
         state[i].sum = isa.sum(sums.total[i]);
     }

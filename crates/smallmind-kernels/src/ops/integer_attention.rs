@@ -239,29 +239,26 @@ pub(super) fn attend<I: Isa>(isa: I, page: Words<'_>, t: &mut PageTask<'_>) {
     };
     let mut first = 0;
     while first < n {
-        let width = (n - first).min(most);
-        match width {
+        first += match most.min(n - first) {
             6 if I::QUERIES >= 6 => queries::<I, 6>(isa, page, t, first),
-            5 if I::QUERIES >= 6 => queries::<I, 5>(isa, page, t, first),
-            4 if I::QUERIES >= 4 => queries::<I, 4>(isa, page, t, first),
+            4.. if I::QUERIES >= 4 => queries::<I, 4>(isa, page, t, first),
             3 if I::QUERIES >= 4 => queries::<I, 3>(isa, page, t, first),
-            2 => queries::<I, 2>(isa, page, t, first),
+            2.. => queries::<I, 2>(isa, page, t, first),
             _ => queries::<I, 1>(isa, page, t, first),
-        }
-        first += width;
+        };
     }
 }
 
-/// Q queries at once: each load of K or V serves all of them.
+/// Q queries at once: each load of K or V serves all of them. Returns Q.
 #[inline(always)]
-fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>, first: usize) {
+fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>, first: usize) -> usize {
     let (dim, width) = (t.head_dim, padded(t.head_dim));
     let seen = &t.seen[first..first + Q];
     let all = seen_by(seen);
     let state = &mut t.state[first..first + Q];
     if all.is_empty() {
         state.fill(Partial::EMPTY);
-        return;
+        return Q;
     }
     let (mut units, mut words) = ([0.0; Q], [[0; 2]; WORDS]);
     for (i, unit) in units.iter_mut().enumerate() {
@@ -295,6 +292,7 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
             false => weigh::<I, Q, 1>(isa, page, (width, at), positions.clone(), (&integers, &units), out),
         };
     }
+    Q
 }
 
 /// Scores of B blocks of 16 positions from `block` on, in the queries' units; returns B.
