@@ -77,7 +77,7 @@ impl Element for u16 {
 /// One page of one head, as stored.
 #[derive(Clone, Copy, Debug)]
 pub enum PageRef<'a> {
-    /// Integers of 16 bits, and for each position the units of its K and its V: [`integer_page_len`].
+    /// Integers of 16 bits, and for each position the units of its K and its V: [`integer_page_len`](crate::attention::integer_page_len).
     I16 {
         /// K and V.
         words: &'a [i16],
