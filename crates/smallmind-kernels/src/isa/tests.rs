@@ -352,7 +352,7 @@ fn products_of_integers_are_added_in_64_bits_and_scaled_once_in_f64() {
         for round in 0..300 {
             let mut word = || match bits.next() {
                 b if round % 3 == 0 => [i32::MIN, -1, 1, i32::MAX][b as usize & 3],
-                b => b as i32 >> (b as usize >> 60),
+                b => b as i32 >> (b >> 28),
             };
             let [a, b, c]: [[i32; 16]; 3] = std::array::from_fn(|_| std::array::from_fn(|_| word()));
             let x = word();
