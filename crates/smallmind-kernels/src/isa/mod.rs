@@ -73,30 +73,16 @@ pub(crate) trait Isa: Copy + 'static {
     /// The sum of the 16 lanes in the one order that every kernel uses: halves folded onto each other.
     #[inline(always)]
     fn sum(self, a: Self::F) -> f32 {
-        let mut t = [0.0f32; LANES];
+        let mut t = [0.0; LANES];
         self.store(a, &mut t);
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                t[i] += t[i + width];
-            }
-            width /= 2;
-        }
-        t[0]
+        folded(t, |a, b| a + b)
     }
     /// The largest of the 16 lanes.
     #[inline(always)]
     fn max_lane(self, a: Self::F) -> f32 {
-        let mut t = [0.0f32; LANES];
+        let mut t = [0.0; LANES];
         self.store(a, &mut t);
-        let mut width = LANES / 2;
-        while width > 0 {
-            for i in 0..width {
-                t[i] = if t[i] > t[i + width] { t[i] } else { t[i + width] };
-            }
-            width /= 2;
-        }
-        t[0]
+        folded(t, |a, b| if a > b { a } else { b })
     }
     /// IEEE half precision to f32 (exact).
     fn load_f16(self, x: &[u16; 16]) -> Self::F;
@@ -211,4 +197,17 @@ pub(crate) trait Isa: Copy + 'static {
 #[inline(always)]
 fn both([low, high]: [i16; 2]) -> i32 {
     i32::from(low.cast_unsigned()) | i32::from(high) << 16
+}
+
+/// The one lane that is left when halves are folded onto each other.
+#[inline(always)]
+fn folded(mut t: [f32; LANES], fold: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            t[i] = fold(t[i], t[i + width]);
+        }
+        width /= 2;
+    }
+    t[0]
 }

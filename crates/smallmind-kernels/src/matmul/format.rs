@@ -337,6 +337,7 @@ impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
     const QUANTS: Quants = Quants { signed: true, offset: 0, least: -128, largest: 127 };
+
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
         let q = &u.q[b];

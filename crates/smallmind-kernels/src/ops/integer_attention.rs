@@ -1,8 +1,8 @@
 //! Attention over pages of integers: queries and the weights of positions become integers as well, so that every sum is
 //! exact, whoever adds it up in whatever order: one query by vectors, or 16 of them by matrix units (`tile_attention`).
 //!
-//! A sum takes 32 bits, because no key and no value is more than [`LARGEST`] and the integers that multiply them are not
-//! more than 2³¹ of that in all: their unit is what the sum of their magnitudes asks for.
+//! A sum fits 32 bits: no integer of a key or a value is larger than [`LARGEST`], and the magnitudes of those that multiply
+//! them add up to no more than 2³¹ / `LARGEST`, for which their unit is chosen.
 
 use std::ops::Range;
 
@@ -17,6 +17,9 @@ const LARGEST: f32 = 8_191.0;
 const MOST_IN_ALL: f32 = 260_096.0;
 /// The largest of them: its upper byte is signed, and the lower one too.
 const MOST: f32 = 32_639.0;
+
+/// Vectors of integers that are put at once.
+pub(super) const GROUP: usize = 4;
 
 /// Pairs of values of a key, as stored: whole groups of four.
 pub(super) fn pairs(head_dim: usize) -> usize {
@@ -141,7 +144,7 @@ fn unit_of(total: f32, most: f32) -> f32 {
 /// Where integers of several queries go.
 pub(super) trait Integers<I: Isa> {
     /// Puts 64 of query `row`, from `64 · group` on.
-    fn put(&mut self, isa: I, row: usize, group: usize, q: [I::I; 4]);
+    fn put(&mut self, isa: I, row: usize, group: usize, q: [I::I; GROUP]);
 }
 
 /// Writes query `row` as integers; returns their unit.
@@ -167,9 +170,6 @@ pub(super) fn query<I: Isa>(isa: I, q: &[f32], row: usize, out: &mut impl Intege
     }
     unit
 }
-
-/// Vectors of integers that are put at once.
-const GROUP: usize = 4;
 
 /// Turns the scores of some queries, in units, into the integers that weigh V, in groups of 64 positions; returns their
 /// units.
@@ -226,7 +226,7 @@ impl<I: Isa> Integers<I> for WordRows<'_> {
     }
 }
 
-/// Pairs of words of the queries that are computed at once.
+/// Pairs of words of the queries that are computed at once: six of 256 values, or one of up to 1,536.
 const WORDS: usize = 6 * 128;
 
 /// Attends the queries by vectors.

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::attention::{PageTask, Partial, seen_by};
-use super::integer_attention::{Integers, Words, pairs, query, weights};
+use super::integer_attention::{GROUP, Integers, Words, pairs, query, weights};
 use super::pages::{PAGE, PageRef, Scores, padded};
 use crate::isa::LANES;
 use crate::isa::amx::{ROWS, Sums, TileBytes, TileIsa, Tiles};
@@ -142,7 +142,7 @@ struct ByteRows<'a>(&'a mut [Planes], usize);
 
 impl<I: TileIsa> Integers<I> for ByteRows<'_> {
     #[inline(always)]
-    fn put(&mut self, isa: I, row: usize, group: usize, q: [I::I; 4]) {
+    fn put(&mut self, isa: I, row: usize, group: usize, q: [I::I; GROUP]) {
         let [hi, lo] = &mut self.0[group];
         isa.store_bytes(q, &mut hi.0[self.1 + row], &mut lo.0[self.1 + row]);
     }
