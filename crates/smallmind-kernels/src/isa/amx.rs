@@ -102,6 +102,11 @@ pub(crate) trait Tiles {
 
     /// Fills a register.
     fn load<const R: usize>(&mut self, from: TileRef<'_>);
+    /// [`Tiles::load`] of what passes by: it should not displace what stays in the first-level cache.
+    #[inline(always)]
+    fn load_passing<const R: usize>(&mut self, from: TileRef<'_>) {
+        self.load::<R>(from);
+    }
     /// Sets a register to zero.
     fn zero<const C: usize>(&mut self);
     /// `C[t][r] += Σ_{j<16, i<4} A[t][4j + i] · B[j][4r + i]`, in 32 bits; bytes of A signed, of B
@@ -164,6 +169,22 @@ macro_rules! by_register {
     };
 }
 
+/// A register from memory by the instruction of this name.
+macro_rules! fill {
+    ($name:literal, $r:expr, $from:expr) => {
+        // SAFETY: the caller has `self`, which proves the registers are configured; a `TileRef` is made from references to
+        // 16 rows of 64 bytes only.
+        by_register!($r, |r| unsafe {
+            asm!(
+                concat!($name, " tmm", r!(), ", [{from} + {line}*1]"),
+                from = in(reg) $from.0,
+                line = in(reg) LINE,
+                options(nostack, preserves_flags, readonly),
+            )
+        })
+    };
+}
+
 impl Tiles for Hardware {
     #[inline(always)]
     unsafe fn configure() -> Self {
@@ -176,16 +197,12 @@ impl Tiles for Hardware {
 
     #[inline(always)]
     fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-        // SAFETY: `self` proves the registers are configured; a `TileRef` is made from references to 16 rows of 64 bytes
-        // only.
-        by_register!(R, |r| unsafe {
-            asm!(
-                concat!("tileloadd tmm", r!(), ", [{from} + {line}*1]"),
-                from = in(reg) from.0,
-                line = in(reg) LINE,
-                options(nostack, preserves_flags, readonly),
-            )
-        });
+        fill!("tileloadd", R, from);
+    }
+
+    #[inline(always)]
+    fn load_passing<const R: usize>(&mut self, from: TileRef<'_>) {
+        fill!("tileloaddt1", R, from);
     }
 
     #[inline(always)]

@@ -331,9 +331,9 @@ fn multiply<I: TileIsa, T: Tiles>(
             }
         };
     }
-    tiles.load::<6>((&right[0]).into());
+    tiles.load_passing::<6>((&right[0]).into());
     tiles.dot::<1, 5, 6>(true);
-    tiles.load::<7>((&right[1]).into());
+    tiles.load_passing::<7>((&right[1]).into());
     meanwhile!();
     tiles.dot::<0, 4, 6>(true);
     meanwhile!();

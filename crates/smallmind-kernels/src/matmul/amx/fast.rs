@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::planes::{SUMS, Scratch, UNPACKED, ask_ahead, store_row};
-use super::{MOST_TILES, Steps};
+use super::{STAY_NEAR, Steps, at_once, fill};
 use crate::aligned::cast;
 use crate::isa::amx::{BfTiles, ROWS, Sums, TileBytes, TileIsa};
 use crate::isa::avx512::Avx512;
@@ -20,10 +20,10 @@ use crate::matmul::float::{FloatFormat, FloatUnit, UNIT_K};
 use crate::matmul::format::{Format, RowGroup, group_len, units};
 use crate::matmul::tile::Piece;
 
-/// Blocks of activations that stay in the second-level cache while panels pass by: 1 MB.
-const STAY: usize = 1024;
+/// Bytes of the activations of one block of a tile of tokens.
+const BLOCK_OF_A_TILE: usize = TILE * size_of::<ActQuants>();
 /// Fewest tiles of tokens that meet an unpacked panel.
-const LEAST_TILES: usize = 16;
+const LEAST_TILES: usize = 8;
 
 /// Rounds one row to bfloat16 and writes it into row `row` of a tile of `height` rows; blocks past the row become zero.
 #[inline(always)]
@@ -82,7 +82,7 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
         true => (2, blocks.div_ceil(blocks.div_ceil(most))),
         false => ((UNPACKED / blocks) & !1, blocks),
     };
-    let at_once = (STAY / blocks).clamp(LEAST_TILES, MOST_TILES) & !1;
+    let at_once = at_once(all_tiles, blocks * BLOCK_OF_A_TILE, LEAST_TILES).next_multiple_of(2);
     let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, spans: blocks, panel, at_once, part };
     let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
 
@@ -101,6 +101,8 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
         let w = unsafe { unpacked.tiles(step.groups * step.spans) };
         let rows = (4 * TILE).div_ceil(step.spans);
         let last = step.first_span + step.spans == blocks;
+        // Of two tiles of tokens.
+        let passing = 2 * step.spans * BLOCK_OF_A_TILE > STAY_NEAR;
         for t in (0..step.tiles).step_by(2) {
             let tile = step.first_tile + t;
             let two = t + 1 < step.tiles;
@@ -117,8 +119,10 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
                     registers!(|R| tiles.load::<R>((&waiting[R]).into()));
                 }
                 match two {
-                    true => multiply::<T, true>(isa, tiles, (p, &mut storing, before, rows), x, w),
-                    false => multiply::<T, false>(isa, tiles, (p, &mut storing, before, rows), x, w),
+                    true => multiply::<T, true>(isa, tiles, (p, &mut storing, before, rows), (x, passing), w),
+                    false => {
+                        multiply::<T, false>(isa, tiles, (p, &mut storing, before, rows), (x, passing), w)
+                    }
                 }
                 while storing.advance(isa, p, before) {}
                 if last {
@@ -150,17 +154,17 @@ fn multiply<T: BfTiles, const TWO: bool>(
     isa: Avx512,
     tiles: &mut T,
     (p, storing, before, rows): (&Piece<'_>, &mut Storing, &[Sums; SUMS], usize),
-    x: [&[[ActQuants; TILE]]; 2],
+    (x, passing): ([&[[ActQuants; TILE]]; 2], bool),
     w: [&[TileBytes]; 2],
 ) {
     for (((x0, x1), w0), w1) in x[0].iter().zip(x[1]).zip(w[0]).zip(w[1]) {
-        tiles.load::<4>(x0.into());
-        tiles.load::<6>(w0.into());
+        fill::<T, 4>(tiles, x0, passing);
+        tiles.load_passing::<6>(w0.into());
         tiles.dot_bf16::<0, 4, 6>();
-        tiles.load::<7>(w1.into());
+        tiles.load_passing::<7>(w1.into());
         tiles.dot_bf16::<1, 4, 7>();
         if TWO {
-            tiles.load::<5>(x1.into());
+            fill::<T, 5>(tiles, x1, passing);
         }
         for _ in 0..rows {
             storing.advance(isa, p, before);

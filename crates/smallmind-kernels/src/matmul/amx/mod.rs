@@ -28,13 +28,21 @@ use std::ops::Range;
 use super::acts::{ActQuants, BLOCK, PARTS, RADIX, SPAN, TILE};
 use super::format::{Format, RowGroup, group_len, units};
 use super::tile::{PANEL, Piece, unit_of};
-use crate::isa::amx::{ROWS, Sums, TileIsa, Tiles};
+use crate::isa::amx::{ROWS, Sums, TileIsa, TileRef, Tiles};
 use planes::{Filling, PLANES, SUMS, Scratch, Span, UNPACKED};
 
+/// Fewest tiles of tokens that meet an unpacked panel.
+const LEAST_TILES: usize = 4;
+/// Bytes of the activations of one span of a tile of tokens.
+const SPAN_OF_A_TILE: usize = PARTS * TILE * size_of::<ActQuants>();
 /// Spans of a step where one tile of tokens is all: little of the first-level cache.
 const SPANS_FOR_ONE: usize = 3;
-/// Tiles of tokens that meet one unpacked panel.
+/// Tiles of tokens that meet one unpacked panel, at most.
 const MOST_TILES: usize = 32;
+/// Bytes of activations that stay in the second-level cache, of 2 MB, while panels pass by.
+const STAY: usize = 1 << 20;
+/// Bytes of activations that stay in the first-level cache, of 48 KB, while weights pass by.
+const STAY_NEAR: usize = 36 << 10;
 /// The longest `k` whose sums fit 32 bits, whatever the bytes: 127 · 255 · 65,536 < 2³¹.
 const LONGEST: usize = 1 << 16;
 
@@ -98,6 +106,13 @@ impl Steps {
     }
 }
 
+/// Tiles of tokens that one step takes, of `tiles` that have `bytes` each: their activations stay in the cache, if these
+/// are no fewer than `least`.
+fn at_once(tiles: usize, bytes: usize, least: usize) -> usize {
+    let most = (STAY / bytes.max(1)).clamp(least, MOST_TILES);
+    tiles.div_ceil(tiles.div_ceil(most).max(1))
+}
+
 /// What each tile of sums counts: by the byte of the weights, the upper one first, and by the part of the activations.
 const WEIGHTS: [f64; SUMS] = [256.0 * RADIX as f64, 256.0, RADIX as f64, 1.0];
 
@@ -113,7 +128,8 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
         _ if spans > most => (1, spans.div_ceil(spans.div_ceil(most))),
         _ => ((most / spans).min(2 * PANEL), spans),
     };
-    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, spans, panel, at_once: MOST_TILES, part };
+    let at_once = at_once(all_tiles, spans * SPAN_OF_A_TILE, LEAST_TILES);
+    let steps = Steps { groups: p.groups.clone(), tiles: all_tiles, spans, panel, at_once, part };
     let Some(mut step) = steps.at(p.groups.start, 0, 0) else { return };
 
     let mut scratch = Scratch::take();
@@ -130,8 +146,8 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
             // What is on its way goes by those of before.
             while scaling.advance(isa, p, before, units) {}
             tiles_of_units = step.first_tile..step.first_tile + step.tiles;
-            for (tile, units) in tiles_of_units.clone().zip(units.iter_mut()) {
-                for (unit, meta) in units.iter_mut().zip(p.acts.tile(tile).metas) {
+            for tile in tiles_of_units.clone() {
+                for (unit, meta) in units[tile % MOST_TILES].iter_mut().zip(p.acts.tile(tile).metas) {
                     *unit = unit_of::<F>(meta.d);
                 }
             }
@@ -144,6 +160,8 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
         // SAFETY: written before the first step, or during the step before.
         let w = unsafe { unpacked.tiles(step.groups * step.spans * PLANES) }.as_chunks::<PLANES>().0;
         let last = step.first_span + step.spans == spans;
+        // Where there is one tile of tokens, weights are multiplied soon after they were written.
+        let passing = Passing { w: all_tiles > 1, x: step.spans * SPAN_OF_A_TILE > STAY_NEAR };
         // A product that is alone stays in the tiles from one part of `k` to the next.
         let alone = step.tiles * step.groups == 1;
         for t in 0..step.tiles {
@@ -160,7 +178,7 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
                 }
                 let at_once = ROWS.div_ceil(step.spans);
                 for (w, x) in w[g * step.spans..(g + 1) * step.spans].iter().zip(lines.as_chunks().0) {
-                    multiply(tiles, w, x, || {
+                    multiply(tiles, w, x, passing, || {
                         for _ in 0..at_once {
                             scaling.advance(isa, p, before, units);
                         }
@@ -194,16 +212,38 @@ fn rows<I: TileIsa, F: Format, T: Tiles>(isa: I, tiles: &mut T, p: &Piece<'_>) {
     scratch.keep();
 }
 
+/// What the first-level cache need not keep.
+#[derive(Clone, Copy)]
+struct Passing {
+    w: bool,
+    x: bool,
+}
+
+/// Fills a register with what passes by or stays.
+#[inline(always)]
+fn fill<'a, T: Tiles, const R: usize>(tiles: &mut T, from: impl Into<TileRef<'a>>, passing: bool) {
+    match passing {
+        true => tiles.load_passing::<R>(from.into()),
+        false => tiles.load::<R>(from.into()),
+    }
+}
+
 /// Adds the products of one span to the sums; `meanwhile` is done between them.
 #[inline(always)]
-fn multiply<T: Tiles>(tiles: &mut T, w: &Span, x: &[[ActQuants; TILE]; PARTS], meanwhile: impl FnOnce()) {
-    tiles.load::<4>((&x[0]).into());
-    tiles.load::<6>((&w[0]).into());
+fn multiply<T: Tiles>(
+    tiles: &mut T,
+    w: &Span,
+    x: &[[ActQuants; TILE]; PARTS],
+    passing: Passing,
+    meanwhile: impl FnOnce(),
+) {
+    fill::<T, 4>(tiles, &x[0], passing.x);
+    fill::<T, 6>(tiles, &w[0], passing.w);
     tiles.dot::<0, 4, 6>(true);
-    tiles.load::<5>((&x[1]).into());
+    fill::<T, 5>(tiles, &x[1], passing.x);
     tiles.dot::<1, 5, 6>(true);
     meanwhile();
-    tiles.load::<7>((&w[1]).into());
+    fill::<T, 7>(tiles, &w[1], passing.w);
     tiles.dot::<2, 4, 7>(false);
     tiles.dot::<3, 5, 7>(false);
 }
