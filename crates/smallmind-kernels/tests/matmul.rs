@@ -539,6 +539,7 @@ fn a_gated_product_gives_the_bits_of_both_and_the_activation() {
                         gate: of(gate.view(), Some(&bias[..]), &mut out[..], stride),
                         up: of(up.view(), None, &mut room[..], rows),
                         activation: kernels.silu_mul,
+                        rounded: None,
                     };
                     matmul_gated(kernels, &support::pool(threads), some.acts(), gated);
                     let context =
@@ -551,6 +552,51 @@ fn a_gated_product_gives_the_bits_of_both_and_the_activation() {
                             context()
                         );
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gated_product_of_the_fast_class_is_rounded_as_it_would_be_afterwards() {
+    let with_tiles = available().into_iter().filter(|k| k.fast.is_some());
+    let mut r = Random::new(29);
+    let k = 96;
+    for rows in [16, 100, 300, 576] {
+        let [gate, up] = [0, 1].map(|_| Matrix::random(DType::Q4_1, rows, k, &mut r));
+        let down = Matrix::random(DType::F32, 40, rows, &mut r);
+        let all = r.units(49 * k);
+        for kernels in with_tiles.clone() {
+            let Some(fast) = &kernels.fast else { continue };
+            for tokens in [1, 16, 17, 49] {
+                let x = &all[..tokens * k];
+                let q = Quantized::rounded(fast, x, k);
+                let acts = Acts { tokens, x, quants: &q.quants, metas: &q.metas, class: Class::Fast };
+                let one = support::pool(1);
+                let [mut joined, other] = [&gate, &up].map(|w| product(kernels, &one, w, acts));
+                (kernels.silu_mul)(&mut joined, &other);
+                let after = |q: &Quantized| {
+                    let x = &joined[..];
+                    let acts = Acts { tokens, x, quants: &q.quants, metas: &q.metas, class: Class::Fast };
+                    product(kernels, &one, &down, acts)
+                };
+                let expected = after(&Quantized::rounded(fast, &joined, rows));
+                for threads in [1, 2, 5] {
+                    // Over what a buffer that is used again holds.
+                    let mut found = Quantized::rounded(fast, &vec![f32::NAN; tokens * rows], rows);
+                    let mut room = vec![f32::NAN; gated_room(tokens, rows, threads)];
+                    let of = |w, out, stride| Product { w, bias: None, out, stride, accumulate: false };
+                    let gated = Gated {
+                        gate: of(gate.view(), &mut [], rows),
+                        up: of(up.view(), &mut room[..], rows),
+                        activation: kernels.silu_mul,
+                        rounded: Some(&mut found.quants),
+                    };
+                    matmul_gated(kernels, &support::pool(threads), acts, gated);
+                    let context =
+                        || format!("{rows} rows, {tokens} tokens, {threads} threads, {}", kernels.name);
+                    assert_bits(&after(&found), &expected, context);
                 }
             }
         }

@@ -37,6 +37,8 @@ struct Collector {
 }
 
 impl Probe for Collector {
+    const SEES_INPUTS: bool = true;
+
     fn begin(&mut self, _scope: Scope) {}
     fn end(&mut self) {}
     fn pass(&mut self, _shape: PassShape) {}

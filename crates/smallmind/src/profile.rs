@@ -195,6 +195,9 @@ pub trait Probe {
         result
     }
 
+    /// Whether [`Probe::input`] does anything: else some inputs are never made in F32, and what it is given is void.
+    const SEES_INPUTS: bool = false;
+
     /// Sees what the matrices of a stage are multiplied by, `[rows, k]`, before they are.
     #[inline(always)]
     fn input(&mut self, _stage: Stage, _layer: usize, _x: &[f32], _k: usize) {}

@@ -176,10 +176,10 @@ fn multiply<T: BfTiles, const R: usize, const C: usize>(
         }
     }
     let mut sums = [Sums::ZERO; 4];
-    tiles.store::<0>(&mut sums[0]);
-    tiles.store::<1>(&mut sums[1]);
-    tiles.store::<2>(&mut sums[2]);
-    tiles.store::<3>(&mut sums[3]);
+    tiles.store::<0>((&mut sums[0]).into());
+    tiles.store::<1>((&mut sums[1]).into());
+    tiles.store::<2>((&mut sums[2]).into());
+    tiles.store::<3>((&mut sums[3]).into());
     for (r, i) in [i0, i1].into_iter().enumerate().take(R) {
         let row = i * ROWS;
         for (c, j) in [j0, j1].into_iter().enumerate().take(C) {

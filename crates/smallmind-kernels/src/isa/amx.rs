@@ -34,28 +34,65 @@ impl Sums {
     pub(crate) const ZERO: Sums = Sums([[0; 16]; ROWS]);
 }
 
-/// 16 rows of 64 bytes side by side.
+/// 16 rows of 64 bytes: the first one, and how many bytes lie from one to the next.
 #[derive(Clone, Copy)]
-pub(crate) struct TileRef<'a>(pub(super) *const u8, PhantomData<&'a u8>);
+pub(crate) struct TileRef<'a> {
+    pub(super) first: *const u8,
+    pub(super) stride: usize,
+    rows: PhantomData<&'a u8>,
+}
+
+/// The same, to be written.
+pub(crate) struct TileMut<'a> {
+    pub(super) first: *mut u8,
+    pub(super) stride: usize,
+    rows: PhantomData<&'a mut u8>,
+}
+
+impl<'a> TileRef<'a> {
+    #[inline(always)]
+    fn side_by_side<T>(rows: &'a [T; ROWS]) -> Self {
+        const { assert!(size_of::<T>() == LINE) };
+        TileRef { first: rows.as_ptr().cast(), stride: LINE, rows: PhantomData }
+    }
+}
+
+impl TileMut<'_> {
+    /// Rows of 16 floats, `stride` floats apart.
+    ///
+    /// # Safety
+    /// This thread may write all of them, and nobody else uses them while the value lives.
+    #[inline(always)]
+    pub(crate) unsafe fn of_rows(first: *mut f32, stride: usize) -> Self {
+        TileMut { first: first.cast(), stride: stride * size_of::<f32>(), rows: PhantomData }
+    }
+}
 
 impl<'a> From<&'a TileBytes> for TileRef<'a> {
     #[inline(always)]
     fn from(tile: &'a TileBytes) -> Self {
-        TileRef(std::ptr::from_ref(tile).cast(), PhantomData)
+        TileRef::side_by_side(&tile.0)
     }
 }
 
 impl<'a> From<&'a Sums> for TileRef<'a> {
     #[inline(always)]
     fn from(sums: &'a Sums) -> Self {
-        TileRef(std::ptr::from_ref(sums).cast(), PhantomData)
+        TileRef::side_by_side(&sums.0)
     }
 }
 
 impl<'a> From<&'a [ActQuants; ROWS]> for TileRef<'a> {
     #[inline(always)]
     fn from(tile: &'a [ActQuants; ROWS]) -> Self {
-        TileRef(tile.as_ptr().cast(), PhantomData)
+        TileRef::side_by_side(tile)
+    }
+}
+
+impl<'a> From<&'a mut Sums> for TileMut<'a> {
+    #[inline(always)]
+    fn from(sums: &'a mut Sums) -> Self {
+        TileMut { first: sums.0.as_mut_ptr().cast(), stride: LINE, rows: PhantomData }
     }
 }
 const _: () = assert!(size_of::<TileBytes>() == ROWS * LINE && size_of::<ActQuants>() == LINE);
@@ -113,7 +150,7 @@ pub(crate) trait Tiles {
     /// as told.
     fn dot<const C: usize, const A: usize, const B: usize>(&mut self, signed: bool);
     /// Writes a register.
-    fn store<const C: usize>(&self, out: &mut Sums);
+    fn store<const C: usize>(&self, out: TileMut<'_>);
 }
 
 /// Registers that multiply bfloat16, and the conversions to it. Denormals count as zero.
@@ -172,13 +209,13 @@ macro_rules! by_register {
 /// A register from memory by the instruction of this name.
 macro_rules! fill {
     ($name:literal, $r:expr, $from:expr) => {
-        // SAFETY: the caller has `self`, which proves the registers are configured; a `TileRef` is made from references to
-        // 16 rows of 64 bytes only.
+        // SAFETY: the caller has `self`, which proves the registers are configured; a `TileRef` is made from
+        // references to 16 rows of 64 bytes, or by one who promises them.
         by_register!($r, |r| unsafe {
             asm!(
                 concat!($name, " tmm", r!(), ", [{from} + {line}*1]"),
-                from = in(reg) $from.0,
-                line = in(reg) LINE,
+                from = in(reg) $from.first,
+                line = in(reg) $from.stride,
                 options(nostack, preserves_flags, readonly),
             )
         })
@@ -233,13 +270,13 @@ impl Tiles for Hardware {
     }
 
     #[inline(always)]
-    fn store<const C: usize>(&self, out: &mut Sums) {
-        // SAFETY: the reference proves 16 rows of 64 bytes.
+    fn store<const C: usize>(&self, out: TileMut<'_>) {
+        // SAFETY: a `TileMut` is made from a reference to 16 rows of 64 bytes, or by one who promises them.
         by_register!(C, |c| unsafe {
             asm!(
                 concat!("tilestored [{out} + {line}*1], tmm", c!()),
-                out = in(reg) out,
-                line = in(reg) LINE,
+                out = in(reg) out.first,
+                line = in(reg) out.stride,
                 options(nostack, preserves_flags),
             )
         });

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::{__m512, __m512i};
 
-use super::amx::{BfTiles, LINE, ROWS, Sums, TileRef, Tiles};
+use super::amx::{BfTiles, LINE, ROWS, TileMut, TileRef, Tiles};
 
 /// The instructions in plain Rust, after the operations in Intel's manual (volume 2: `TDPBSSD` and its neighbours).
 pub(crate) struct Emulated {
@@ -18,8 +18,10 @@ impl Tiles for Emulated {
     }
 
     fn load<const R: usize>(&mut self, from: TileRef<'_>) {
-        // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes only.
-        self.tiles[R] = unsafe { from.0.cast::<[[u8; LINE]; ROWS]>().read() };
+        for (i, row) in self.tiles[R].iter_mut().enumerate() {
+            // SAFETY: a `TileRef` is made from references to 16 rows of 64 bytes, or by one who promises them.
+            *row = unsafe { from.first.add(i * from.stride).cast::<[u8; LINE]>().read() };
+        }
     }
 
     fn zero<const C: usize>(&mut self) {
@@ -44,11 +46,10 @@ impl Tiles for Emulated {
         }
     }
 
-    fn store<const C: usize>(&self, out: &mut Sums) {
-        for (to, from) in out.0.iter_mut().zip(&self.tiles[C]) {
-            for (to, from) in to.iter_mut().zip(from.as_chunks::<4>().0) {
-                *to = i32::from_le_bytes(*from);
-            }
+    fn store<const C: usize>(&self, out: TileMut<'_>) {
+        for (i, row) in self.tiles[C].iter().enumerate() {
+            // SAFETY: a `TileMut` is made from a reference to 16 rows of 64 bytes, or by one who promises them.
+            unsafe { out.first.add(i * out.stride).cast::<[u8; LINE]>().write(*row) };
         }
     }
 }

@@ -133,8 +133,8 @@ fn two_products<T: Tiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes, signed: b
     tiles.load::<7>(a.into());
     tiles.dot::<3, 5, 7>(signed);
     tiles.dot::<3, 4, 6>(signed);
-    tiles.store::<0>(&mut out[0]);
-    tiles.store::<3>(&mut out[1]);
+    tiles.store::<0>((&mut out[0]).into());
+    tiles.store::<3>((&mut out[1]).into());
     out
 }
 
@@ -159,8 +159,8 @@ fn floats_product<T: BfTiles>(tiles: &mut T, x: &TileBytes, y: &TileBytes) -> [S
     tiles.dot_bf16::<1, 4, 6>();
     tiles.dot_bf16::<2, 6, 4>();
     tiles.dot_bf16::<2, 4, 6>();
-    tiles.store::<1>(&mut out[0]);
-    tiles.store::<2>(&mut out[1]);
+    tiles.store::<1>((&mut out[0]).into());
+    tiles.store::<2>((&mut out[1]).into());
     out
 }
 
@@ -168,7 +168,7 @@ fn floats_product<T: BfTiles>(tiles: &mut T, x: &TileBytes, y: &TileBytes) -> [S
 mod tests {
     use std::arch::x86_64::{__m512, __m512i};
 
-    use super::super::amx::TileRef;
+    use super::super::amx::{TileMut, TileRef};
     use super::*;
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
                 // Takes unsigned weights as signed ones.
                 self.0.dot::<C, A, B>(true);
             }
-            fn store<const C: usize>(&self, out: &mut Sums) {
+            fn store<const C: usize>(&self, out: TileMut<'_>) {
                 self.0.store::<C>(out);
             }
         }

@@ -5,9 +5,11 @@
 use std::ops::Range;
 
 use super::PackedRef;
-use super::acts::{ActBlock, ActMeta, PARTS, QuantizedActs, RADIX, TILE, Tile};
+use super::acts::{ActBlock, ActMeta, ActQuants, PARTS, QuantizedActs, RADIX, TILE, Tile};
 use super::format::{Format, GROUP, LARGEST_WEIGHT, RowGroup, Scales, group_len, integer_scales, units};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::amx::TileMut;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
 pub(super) const PANEL: usize = 4;
@@ -21,6 +23,14 @@ pub(crate) struct OutPtr(pub(crate) *mut f32);
 unsafe impl Send for OutPtr {}
 // SAFETY: as above.
 unsafe impl Sync for OutPtr {}
+
+/// Rounded outputs as threads see them: each writes only the blocks of its own groups.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantsPtr(pub(crate) *mut ActQuants);
+// SAFETY: threads write the blocks of disjoint ranges of groups.
+unsafe impl Send for QuantsPtr {}
+// SAFETY: as above.
+unsafe impl Sync for QuantsPtr {}
 
 impl OutPtr {
     /// What begins `values` behind it.
@@ -57,6 +67,18 @@ impl Piece<'_> {
     #[inline(always)]
     pub(crate) fn floats(&self, token: usize) -> &[f32] {
         &self.x[token * self.w.k()..(token + 1) * self.w.k()]
+    }
+
+    /// The output of 16 rows of 16 tokens, where sums need nothing but to be written there.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn output_tile(&self, group: usize, token: usize) -> Option<TileMut<'_>> {
+        let whole = (group + 1) * GROUP <= self.w.rows() && token + TILE <= self.tokens;
+        (whole && self.bias.is_none() && !self.accumulate).then(|| {
+            let first = token * self.out_stride + (group - self.first) * GROUP;
+            // SAFETY: as in `store`, which writes these rows otherwise, and nobody writes others of their group.
+            unsafe { TileMut::of_rows(self.out.from(first).0, self.out_stride) }
+        })
     }
 
     /// Writes 16 rows of one token, with bias and residual.

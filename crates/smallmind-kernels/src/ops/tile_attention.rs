@@ -352,7 +352,7 @@ fn zero<T: Tiles>(tiles: &mut T) {
 
 #[inline(always)]
 fn store<T: Tiles>(tiles: &T, sums: &mut [Sums; 3]) {
-    tiles.store::<0>(&mut sums[0]);
-    tiles.store::<1>(&mut sums[1]);
-    tiles.store::<2>(&mut sums[2]);
+    tiles.store::<0>((&mut sums[0]).into());
+    tiles.store::<1>((&mut sums[1]).into());
+    tiles.store::<2>((&mut sums[2]).into());
 }

@@ -120,6 +120,11 @@ impl ActBuffer {
         );
     }
 
+    /// Room for the rounded form of `n` rows of `k` values.
+    pub(super) fn rounded(&mut self, n: usize, k: usize) -> &mut [ActQuants] {
+        &mut self.quants[..act_len(n, k, Class::Fast)]
+    }
+
     /// What [`ActBuffer::make`] has made of `x`, `[n, k]`.
     pub(super) fn acts<'a>(&'a self, form: Form, x: &'a [f32], k: usize) -> Acts<'a> {
         let tokens = x.len() / k;

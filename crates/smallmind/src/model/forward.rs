@@ -2,7 +2,7 @@
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
 use smallmind_kernels::matmul::{
-    Acts, Class, Gated, Product, dequantize_row, matmul, matmul_gated, takes_quantized,
+    ActQuants, Acts, Class, Gated, Product, dequantize_row, matmul, matmul_gated, takes_quantized,
 };
 
 use super::activations::{ActBuffer, Form, form, form_for};
@@ -74,17 +74,23 @@ pub(crate) fn forward<'s, P: Probe>(
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
         probe.input(Stage::MlpUp, index, &s.h[..n * hidden], hidden);
+        // Of the fast class, what the last product takes is rounded as soon as it is there.
+        let at_once = layer.gate.is_some() && down == Form::Rounded && !P::SEES_INPUTS;
         probe.stage_at_once(of(Stage::MlpUp), || {
             let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
-            mlp_up(pass, layer, acts, &mut s.gate, &mut s.up);
+            let rounded = at_once.then(|| s.gated.rounded(n, ffn));
+            mlp_up(pass, layer, acts, &mut s.gate, &mut s.up, rounded);
         });
+        let acts = if at_once { &mut s.gated } else { &mut s.acts };
         probe.stage_at_once(of(Stage::Activation), || {
-            activate(pass, down, &mut s.gate[..n * ffn], &mut s.acts);
+            if !at_once {
+                activate(pass, down, &mut s.gate[..n * ffn], acts);
+            }
         });
         probe.input(Stage::MlpDown, index, &s.gate[..n * ffn], ffn);
         probe.begin_at_once(of(Stage::MlpDown));
         let joined = Joined { layer: index, linear: &layer.down, post: layer.post_mlp_norm.as_deref() };
-        let gated = s.acts.acts(down, &s.gate[..n * ffn], ffn);
+        let gated = acts.acts(down, &s.gate[..n * ffn], ffn);
         joined.residual(pass, gated, &mut s.x, [&mut s.h, &mut s.h2], probe);
         probe.end_at_once();
         probe.end_at_once();
@@ -218,8 +224,15 @@ impl Joined<'_> {
     }
 }
 
-/// gate = act(gate · h) · (up · h), or up · h where the MLP is plain.
-fn mlp_up(pass: Pass<'_>, layer: &Layer, acts: Acts<'_>, gate: &mut [f32], up: &mut [f32]) {
+/// gate = act(gate · h) · (up · h), or up · h where the MLP is plain; `rounded` takes the gated result instead.
+fn mlp_up(
+    pass: Pass<'_>,
+    layer: &Layer,
+    acts: Acts<'_>,
+    gate: &mut [f32],
+    up: &mut [f32],
+    rounded: Option<&mut [ActQuants]>,
+) {
     let Pass { config, kernels, pool, .. } = pass;
     match &layer.gate {
         Some(g) => {
@@ -228,7 +241,7 @@ fn mlp_up(pass: Pass<'_>, layer: &Layer, acts: Acts<'_>, gate: &mut [f32], up: &
                 Activation::Gelu => kernels.gelu_mul,
             };
             let (gate, up) = (product(pass, g, gate), product(pass, &layer.up, up));
-            matmul_gated(kernels, pool, acts, Gated { gate, up, activation });
+            matmul_gated(kernels, pool, acts, Gated { gate, up, activation, rounded });
         }
         // The plain MLP's one product goes where the activation works in place.
         None => matmul(kernels, pool, acts, &mut [product(pass, &layer.up, gate)]),

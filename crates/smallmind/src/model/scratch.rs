@@ -40,6 +40,8 @@ pub(crate) struct Scratch {
     pub(crate) up: Vec<f32>,
     /// Quantized inputs of the product at hand.
     pub(crate) acts: ActBuffer,
+    /// Those of the MLP's last product, where they are made beside the inputs of its first ones.
+    pub(crate) gated: ActBuffer,
     /// Position and sequence of every row.
     pub(crate) rows: Vec<Row>,
     /// `[ropes][rows, rope_dim / 2]`.
@@ -87,6 +89,7 @@ impl Scratch {
             gate: floats(max_rows * config.ffn),
             up: floats(gated_room(max_rows, config.ffn, threads)),
             acts: ActBuffer::new(max_rows, widest),
+            gated: ActBuffer::new(max_rows, config.ffn),
             rows: Vec::with_capacity(max_rows),
             cos: (0..tables).map(|_| floats(max_rows * half)).collect(),
             sin: (0..tables).map(|_| floats(max_rows * half)).collect(),
@@ -103,7 +106,7 @@ impl Scratch {
         let more = [&self.tasks, &self.logits];
         let tables = self.cos.iter().chain(&self.sin);
         let all = floats.into_iter().chain(more).chain(tables).map(|b| size_of_val(&**b)).sum::<usize>();
-        all + self.acts.bytes() + self.rows.capacity() * size_of::<Row>()
+        all + self.acts.bytes() + self.gated.bytes() + self.rows.capacity() * size_of::<Row>()
     }
 
     /// Makes room for a pass of `rows` rows over `positions` positions with `logit_rows` rows of logits, so that the

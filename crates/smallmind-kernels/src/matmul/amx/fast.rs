@@ -2,7 +2,8 @@
 //! sums in F32 over all of `k`. Its bits do not depend on threads, batch or chunk, but they are not those of the exact
 //! class; which class a token is computed in follows from its role. (docs/determinism.md)
 //!
-//! The sums before are stored while the next are made, a little after each block of `k`. Weights are not unpacked then, as
+//! Sums go from the tiles to the output; where a bias or a residual is added to them, or tiles are not whole, they are
+//! stored while the next are made, a little after each block of `k`. Weights are not unpacked then, as
 //! in the exact class: a second buffer of them costs more of the cache than the time it hides. (docs/performance.md)
 #![allow(unsafe_code, reason = "unpacked weights lie in memory that is not initialized before")]
 
@@ -125,15 +126,23 @@ fn rows<T: BfTiles, S: Source>(isa: Avx512, tiles: &mut T, p: &Piece<'_>, weight
                     }
                 }
                 while storing.advance(isa, p, before) {}
-                if last {
-                    registers!(|R| tiles.store::<R>(&mut now[R]));
-                    std::mem::swap(&mut now, &mut before);
-                    let token = tile * TILE;
-                    let tokens = (if two { 2 * TILE } else { TILE }).min(p.tokens - token);
-                    let group = step.first_group + g;
-                    storing = Storing { group, columns, token, tokens, next: (0, 0) };
+                if !last {
+                    registers!(|R| tiles.store::<R>((&mut waiting[R]).into()));
+                    continue;
+                }
+                let (group, token) = (step.first_group + g, tile * TILE);
+                // All four tiles are whole where the last one is.
+                if two && columns == 2 && p.output_tile(group + 1, token + TILE).is_some() {
+                    registers!(|R| {
+                        if let Some(out) = p.output_tile(group + R % 2, token + R / 2 * TILE) {
+                            tiles.store::<R>(out);
+                        }
+                    });
                 } else {
-                    registers!(|R| tiles.store::<R>(&mut waiting[R]));
+                    registers!(|R| tiles.store::<R>((&mut now[R]).into()));
+                    std::mem::swap(&mut now, &mut before);
+                    let tokens = (if two { 2 * TILE } else { TILE }).min(p.tokens - token);
+                    storing = Storing { group, columns, token, tokens, next: (0, 0) };
                 }
             }
         }

@@ -260,7 +260,7 @@ fn load<T: Tiles>(tiles: &mut T, sums: &[Sums; SUMS]) {
 
 #[inline(always)]
 fn store<T: Tiles>(tiles: &mut T, sums: &mut [Sums; SUMS]) {
-    registers!(|R| tiles.store::<R>(&mut sums[R]));
+    registers!(|R| tiles.store::<R>((&mut sums[R]).into()));
 }
 
 /// Sums of 16 tokens and 16 rows that have left the tiles, on their way to the output, one token at a time.
