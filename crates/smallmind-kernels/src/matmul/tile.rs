@@ -257,7 +257,7 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
         }
         for b in 0..F::BLOCKS {
             let block = u * F::BLOCKS + b;
-            let x = Inputs { acts: &acts, first: at, block };
+            let x = Inputs::of(&acts, at, block);
             let scales = integer_scales::<I, F>(isa, unit, b, factor);
             if !narrow {
                 wide.add::<F>(by, (unit, b), scales, x);
@@ -288,20 +288,37 @@ const fn times<I: Isa, F: Format, const T: usize>() -> i32 {
     if in_place::<I, F, T>() { 16 } else { 1 }
 }
 
-/// The activations that meet a block.
+/// The activations of some tokens that meet a block.
 #[derive(Clone, Copy)]
-struct Inputs<'a> {
-    acts: &'a Tile<'a>,
-    /// The tile's first token that is wanted.
-    first: usize,
+struct Inputs<'a, const T: usize> {
+    hi: &'a [ActQuants; T],
+    lo: &'a [ActQuants; T],
+    metas: &'a [ActMeta; T],
     block: usize,
 }
 
-impl<'a> Inputs<'a> {
-    /// Of token `t` of those that are wanted.
+impl<'a, const T: usize> Inputs<'a, T> {
+    /// Of a tile's tokens from `first` on.
+    #[inline(always)]
+    fn of(tile: &Tile<'a>, first: usize, block: usize) -> Self {
+        let span = block / 2 * PARTS * tile.height + first;
+        let hi = some(&tile.quants[span..]);
+        let lo = some(&tile.quants[span + tile.height..]);
+        Inputs { hi, lo, metas: some(&tile.metas[block * tile.height + first..]), block }
+    }
+
     #[inline(always)]
     fn token(&self, t: usize) -> (ActBlock<'a>, &'a ActMeta) {
-        self.acts.block(self.first + t, self.block)
+        (ActBlock::of(&self.hi[t], &self.lo[t], self.block), &self.metas[t])
+    }
+}
+
+/// The first T of these, checked once for all of them.
+#[inline(always)]
+fn some<A, const T: usize>(all: &[A]) -> &[A; T] {
+    match all.first_chunk() {
+        Some(some) => some,
+        None => unreachable!("tiles hold all of their tokens"),
     }
 }
 
@@ -319,7 +336,7 @@ impl<I: Isa, const T: usize> Wide<I, T> {
         by: impl Multiply<I>,
         (unit, b): (&F::Unit, usize),
         scales: Scales<I::I>,
-        inputs: Inputs<'_>,
+        inputs: Inputs<'_, T>,
     ) {
         let isa = self.isa;
         let w =
@@ -362,18 +379,19 @@ struct Narrow<I: Isa, const T: usize> {
 impl<I: Isa, const T: usize> Narrow<I, T> {
     /// Adds block `b` of a unit.
     #[inline(always)]
-    fn add<F: Format>(&mut self, (unit, b): (&F::Unit, usize), scales: Scales<I::I>, inputs: Inputs<'_>) {
+    fn add<F: Format>(&mut self, (unit, b): (&F::Unit, usize), scales: Scales<I::I>, inputs: Inputs<'_, T>) {
         let isa = self.isa;
         let w = F::unpack(isa, unit, b);
         let less = scales.less::<I, F>(isa);
         for t in 0..T {
             let (x, meta) = inputs.token(t);
             for (part, x) in [x.hi, x.lo].into_iter().enumerate() {
-                let mut sum = isa.narrow(self.sums[part][t], &w, x, scales.s);
+                let mut sum = self.sums[part][t];
+                // First: it waits for nothing.
                 if F::MINIMA || F::QUANTS.offset != 0 {
                     sum = isa.pair_mac(sum, less, meta.sums.parts[part]);
                 }
-                self.sums[part][t] = sum;
+                self.sums[part][t] = isa.narrow(sum, &w, x, scales.s);
             }
         }
     }
