@@ -26,7 +26,7 @@ pub mod threads;
 
 /// What a caller of the attention kernels needs to know: page layout and task types.
 pub mod attention {
-    pub use crate::ops::attention::{PageTask, Partial};
+    pub use crate::ops::attention::{PageTask, Partial, Queries};
     pub use crate::ops::integer_attention::integer_page_len;
     pub use crate::ops::pages::{PAGE, PageMut, PageRef, padded, page_len, q8_page_len};
 }

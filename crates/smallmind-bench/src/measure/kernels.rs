@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, integer_page_len, padded};
+use smallmind_kernels::attention::{PAGE, PageRef, PageTask, Partial, Queries, integer_page_len, padded};
 use smallmind_kernels::matmul::{
     ActMeta, ActQuants, Acts, Class, FileRows, PackedRef, Product, RowOrder, TILE, act_blocks, act_len,
     act_rows, matmul, pack_rows, packed_bytes, takes_quantized,
@@ -159,7 +159,14 @@ impl<'a> Kernel<'a> {
                     let mut state = [Partial::EMPTY];
                     let page = PageRef::I16 { words, units };
                     let seen = std::slice::from_ref(&(0..PAGE));
-                    let task = &mut PageTask { page, q: &q, head_dim, seen, state: &mut state, out };
+                    let task = &mut PageTask {
+                        page,
+                        q: Queries { rows: &q, group: 1, stride: head_dim },
+                        head_dim,
+                        seen,
+                        state: &mut state,
+                        out,
+                    };
                     (self.kernels.attend_page)(task);
                 }
                 black_box(out);

@@ -25,13 +25,32 @@ impl Partial {
     pub const EMPTY: Partial = Partial { max: f32::NEG_INFINITY, sum: 0.0 };
 }
 
+/// Query vectors, some of each row.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// The rows, from the first query on.
+    pub rows: &'a [f32],
+    /// Queries that are side by side in a row: those that share a key/value head.
+    pub group: usize,
+    /// Values from one row's first query to the next row's.
+    pub stride: usize,
+}
+
+impl<'a> Queries<'a> {
+    /// Query `i`, of `dim` values.
+    #[inline(always)]
+    pub(super) fn get(self, i: usize, dim: usize) -> &'a [f32] {
+        &self.rows[i / self.group * self.stride + i % self.group * dim..][..dim]
+    }
+}
+
 /// What one call computes: `queries` vectors against positions of one page.
 #[derive(Debug)]
 pub struct PageTask<'a> {
     /// The page.
     pub page: PageRef<'a>,
-    /// `[queries, head_dim]`, already scaled.
-    pub q: &'a [f32],
+    /// The queries, already scaled.
+    pub q: Queries<'a>,
     /// Values of a query and of a key.
     pub head_dim: usize,
     /// The positions each query sees, within the page: `from..to`, possibly empty.
@@ -93,7 +112,7 @@ fn queries<I: Isa, P: Stored, const Q: usize>(isa: I, page: P, t: &mut PageTask<
     }
     let mut q: [&[f32]; Q] = [&[]; Q];
     for (i, q) in q.iter_mut().enumerate() {
-        *q = &t.q[(first + i) * dim..][..dim];
+        *q = t.q.get(first + i, dim);
     }
 
     // Scores, 16 positions at a time; two blocks side by side hide the latency of the chains over head_dim.

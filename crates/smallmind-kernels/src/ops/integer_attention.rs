@@ -262,7 +262,7 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
     }
     let (mut units, mut words) = ([0.0; Q], [[0; 2]; WORDS]);
     for (i, unit) in units.iter_mut().enumerate() {
-        *unit = query(isa, &t.q[(first + i) * dim..][..dim], i, &mut WordRows(&mut words, width / 2));
+        *unit = query(isa, t.q.get(first + i, dim), i, &mut WordRows(&mut words, width / 2));
     }
     let mut q: [&[[i16; 2]]; Q] = [&[]; Q];
     for (q, words) in q.iter_mut().zip(words.chunks_exact(width / 2)) {

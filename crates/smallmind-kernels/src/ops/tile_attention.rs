@@ -220,7 +220,7 @@ fn score<I: TileIsa, T: Tiles>(
     let Scratch { keys, queries, units, scores, sums: [now, before], .. } = s;
     let (mut now, mut before) = (now, before);
     for (row, i) in here.enumerate() {
-        units[row] = query(isa, &t.q[i * t.head_dim..][..t.head_dim], row, &mut ByteRows(queries, 0));
+        units[row] = query(isa, t.q.get(i, t.head_dim), row, &mut ByteRows(queries, 0));
     }
     if steps == 1 {
         load_left(tiles, &queries[0]);

@@ -7,7 +7,7 @@ pub(crate) mod weights;
 use std::ops::Range;
 
 use smallmind_kernels::attention::{
-    PageMut, PageRef, PageTask, Partial, integer_page_len, padded, page_len, q8_page_len,
+    PageMut, PageRef, PageTask, Partial, Queries, integer_page_len, padded, page_len, q8_page_len,
 };
 use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, TILE, act_blocks, act_len, act_rows};
 use smallmind_kernels::threads::Pool;
@@ -238,7 +238,14 @@ impl Page {
         let width = padded(head_dim);
         let mut state = vec![Partial { max: f32::NAN, sum: f32::NAN }; seen.len()];
         let mut out = vec![f32::NAN; seen.len() * width];
-        attend_page(&mut PageTask { page: self.view(), q, head_dim, seen, state: &mut state, out: &mut out });
+        attend_page(&mut PageTask {
+            page: self.view(),
+            q: Queries { rows: q, group: 1, stride: head_dim },
+            head_dim,
+            seen,
+            state: &mut state,
+            out: &mut out,
+        });
         for (row, seen) in out.chunks_exact_mut(width).zip(seen) {
             if seen.is_empty() {
                 row.fill(f32::NAN);

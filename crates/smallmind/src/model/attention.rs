@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use smallmind_kernels::attention::{PAGE, PageMut, PageTask, Partial, padded};
+use smallmind_kernels::attention::{PAGE, PageMut, PageTask, Partial, Queries, padded};
 
-use super::config::MAX_GROUP;
+use super::config::{Config, MAX_GROUP};
 use super::pass::{Pass, Span};
 use super::plan::Layer;
 use super::scratch::{AttnItem, MAX_TASK_QUERIES, Row, Scratch, block_len, page_part_len, rows_per_task};
@@ -86,12 +86,51 @@ fn seen_of_page(layer: &Layer, position: usize, page: usize) -> Range<usize> {
     clip(all.start)..clip(all.end)
 }
 
-/// attn = softmax(q · Kᵀ) · V, for all rows.
-pub(super) fn attend(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
+/// Where the attention of the rows of a pass is.
+#[derive(Clone, Copy)]
+pub(super) enum Attended {
+    /// In `Scratch::attn`.
+    Rows,
+    /// In the tasks' work areas of so many floats, a key/value head's after the other.
+    Tasks(usize),
+}
+
+impl Attended {
+    /// Brings a row to its place in `Scratch::attn`.
+    pub(super) fn bring(
+        self,
+        config: &Config,
+        items: &[AttnItem],
+        tasks: &[f32],
+        row: usize,
+        attn: &mut [f32],
+    ) {
+        let Attended::Tasks(len) = self else { return };
+        let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
+        // Items are in the order of their rows.
+        let item = items.partition_point(|i| i.first_row <= row) - 1;
+        let within = (row - items[item].first_row) * group;
+        for (head, out) in attn.chunks_exact_mut(dim).enumerate() {
+            let area = &tasks[(item * config.kv_heads + head / group) * len..];
+            let at = (within + head % group) * width;
+            out.copy_from_slice(&area[at..at + dim]);
+        }
+    }
+}
+
+/// softmax(q · Kᵀ) · V, for all rows.
+pub(super) fn attend(
+    pass: Pass<'_>,
+    layer: &Layer,
+    index: usize,
+    s: &mut Scratch,
+    spans: &[Span<'_>],
+) -> Attended {
     if spans.iter().all(|span| span.tokens.len() == 1) && spans.len() <= 64 {
         by_page(pass, layer, index, s, spans);
+        Attended::Rows
     } else {
-        by_rows(pass, layer, index, s, spans);
+        Attended::Tasks(by_rows(pass, layer, index, s, spans))
     }
 }
 
@@ -127,7 +166,7 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
         let (out, states) = area.split_at_mut(heads * width);
         (kernels.attend_page)(&mut PageTask {
             page: spans[span].kv.page(index, first_head / group, item.first_page),
-            q: &q[at..at + heads * dim],
+            q: Queries { rows: &q[at..at + heads * dim], group: heads, stride: config.q_dim() },
             head_dim: dim,
             seen: &ranges[..heads],
             state: &mut state[..heads],
@@ -156,8 +195,8 @@ fn by_page(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
     });
 }
 
-/// Prefill: one task a block of rows and key/value head, page after page; then the results go to their rows.
-fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) {
+/// Prefill: one task a block of rows and key/value head, page after page. Returns the floats of a task's work area.
+fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: &[Span<'_>]) -> usize {
     let (config, kernels, pool) = (pass.config, pass.kernels, pass.pool);
     let (dim, width, group) = (config.head_dim, padded(config.head_dim), config.group());
     let per_task = rows_per_task(config, s.rows.len(), pool.threads());
@@ -180,12 +219,9 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
     pool.chunks(&mut s.tasks[..total], len, &|task, area| {
         let (item, kv_head) = (items[task / config.kv_heads], task % config.kv_heads);
         let queries = item.rows * group;
-        let (result, area) = area.split_at_mut(per_task * group * width);
-        let (part, own_q) = area.split_at_mut(per_task * group * width);
-        for (i, own) in own_q.chunks_exact_mut(group * dim).take(item.rows).enumerate() {
-            let at = (item.first_row + i) * config.q_dim() + kv_head * group * dim;
-            own.copy_from_slice(&q[at..at + group * dim]);
-        }
+        let (result, part) = area.split_at_mut(per_task * group * width);
+        let stride = config.q_dim();
+        let own_q = Queries { rows: &q[item.first_row * stride + kv_head * group * dim..], group, stride };
         let kv = &spans[rows[item.first_row].span].kv;
         let mut states = [Partial::EMPTY; MAX_TASK_QUERIES];
         let mut part_states = [Partial::EMPTY; MAX_TASK_QUERIES];
@@ -202,7 +238,7 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
                 if first { (&mut states, &mut *result) } else { (&mut part_states, &mut *part) };
             (kernels.attend_page)(&mut PageTask {
                 page: kv.page(index, kv_head, page),
-                q: &own_q[..queries * dim],
+                q: own_q,
                 head_dim: dim,
                 seen: &ranges[..queries],
                 state: &mut state[..queries],
@@ -220,16 +256,5 @@ fn by_rows(pass: Pass<'_>, layer: &Layer, index: usize, s: &mut Scratch, spans: 
             (kernels.finish_attention)(*state, out);
         }
     });
-    let tasks = &s.tasks;
-    let n = s.rows.len();
-    // Items are in row order; find a row's item by its number within the span.
-    pool.chunks(&mut s.attn[..n * config.q_dim()], config.q_dim(), &|row, attn| {
-        let item = items.partition_point(|i| i.first_row <= row) - 1;
-        let within = (row - items[item].first_row) * group;
-        for (head, out) in attn.chunks_exact_mut(dim).enumerate() {
-            let area = &tasks[(item * config.kv_heads + head / group) * len..];
-            let at = (within + head % group) * width;
-            out.copy_from_slice(&area[at..at + dim]);
-        }
-    });
+    len
 }

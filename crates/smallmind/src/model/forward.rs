@@ -54,13 +54,17 @@ pub(crate) fn forward<'s, P: Probe>(
             matmul(kernels, pass.pool, acts, &mut products);
         });
         probe.stage_at_once(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
-        probe.stage_at_once(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
+        let attended =
+            probe.stage_at_once(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
         let (out, q_dim) = (form(pass.class, &[&layer.out]), config.q_dim());
-        probe.input(Stage::AttnOut, index, &s.attn[..n * q_dim], q_dim);
         probe.begin_at_once(of(Stage::AttnOut));
         probe.stage_at_once(of(Stage::Quantize), || {
-            s.acts.make((kernels, pass.pool), out, (&mut s.attn[..n * q_dim], q_dim), &|_, _| {});
+            let attn = (&mut s.attn[..n * q_dim], q_dim);
+            s.acts.make((kernels, pass.pool), out, attn, &|row, attn| {
+                attended.bring(config, &s.items, &s.tasks, row, attn);
+            });
         });
+        probe.input(Stage::AttnOut, index, &s.attn[..n * q_dim], q_dim);
         let joined = Joined { layer: index, linear: &layer.out, post: layer.post_attn_norm.as_deref() };
         let attn = s.acts.acts(out, &s.attn[..n * q_dim], q_dim);
         joined.residual(pass, attn, &mut s.x, [&mut s.h, &mut s.h2], probe);

@@ -146,9 +146,9 @@ fn rows_of(queries: usize, group: usize) -> usize {
     (queries / group).max(1)
 }
 
-/// Floats of the work area of a prefill task of `queries` query vectors: result, one page's part, and the queries.
+/// Floats of the work area of a prefill task of `queries` query vectors: result, and one page's part.
 pub(crate) fn block_len(config: &Config, queries: usize) -> usize {
-    queries * (2 * padded(config.head_dim) + config.head_dim)
+    queries * 2 * padded(config.head_dim)
 }
 
 /// Floats of the work area of a decode task of `heads` query heads: one page's part, with its maximum and sum.
