@@ -12,14 +12,13 @@ mod support;
 
 use proptest::prelude::*;
 use smallmind_kernels::matmul::{
-    Acts, Class, FileRows, Gated, Product, RowOrder, gated_room, group_bytes, groups, matmul, matmul_gated,
-    pack_rows, packed_bytes,
+    Acts, Class, FileRows, Product, RowOrder, group_bytes, groups, matmul, pack_rows, packed_bytes,
 };
-use smallmind_kernels::threads::Pool;
-use smallmind_kernels::{DType, Kernels, available, quant};
+use smallmind_kernels::{DType, available, quant};
 use support::contract::{self, Row};
+use support::products::{Input, product};
 use support::weights::{self, Fill, Matrix, Scales};
-use support::{Aligned, Quantized, Random, assert_bits};
+use support::{Aligned, Random, assert_bits};
 
 const ROWS: [usize; 6] = [1, 15, 16, 17, 48, 100];
 /// Matrix units take 7 tokens and more, in sixteens.
@@ -29,55 +28,6 @@ const MOST_TOKENS: usize = 49;
 /// Lengths of rows that are whole blocks of the type.
 fn lengths(dtype: DType) -> Vec<usize> {
     [1, 17, 32, 64, 96, 100, 256, 512, 576].into_iter().filter(|k| k % dtype.block_len() == 0).collect()
-}
-
-/// Activations of `tokens` tokens.
-struct Input {
-    k: usize,
-    x: Vec<f32>,
-}
-
-impl Input {
-    fn random(tokens: usize, k: usize, r: &mut Random) -> Input {
-        Input { k, x: (0..tokens * k).map(|_| 4.0 * r.unit()).collect() }
-    }
-
-    /// Some tokens of it, both ways.
-    fn some(&self, first: usize, tokens: usize) -> Tokens<'_> {
-        let x = &self.x[first * self.k..(first + tokens) * self.k];
-        Tokens { tokens, x, quantized: Quantized::new(available()[0], x, self.k) }
-    }
-
-    fn token(&self, t: usize) -> &[f32] {
-        &self.x[t * self.k..(t + 1) * self.k]
-    }
-}
-
-/// Some tokens of an [`Input`].
-struct Tokens<'a> {
-    tokens: usize,
-    x: &'a [f32],
-    quantized: Quantized,
-}
-
-impl Tokens<'_> {
-    fn acts(&self) -> Acts<'_> {
-        Acts {
-            tokens: self.tokens,
-            x: self.x,
-            quants: &self.quantized.quants,
-            metas: &self.quantized.metas,
-            class: Class::Exact,
-        }
-    }
-}
-
-/// One product without bias, `[tokens, rows]`.
-fn product(kernels: &Kernels, pool: &Pool, w: &Matrix, acts: Acts<'_>) -> Vec<f32> {
-    let mut out = vec![f32::NAN; acts.tokens * w.rows];
-    let p = Product { w: w.view(), bias: None, out: &mut out, stride: w.rows, accumulate: false };
-    matmul(kernels, pool, acts, &mut [p]);
-    out
 }
 
 /// The product by the contract, `[tokens, rows]`.
@@ -437,54 +387,6 @@ fn no_tokens_and_no_products_write_nothing() {
     }
 }
 
-#[test]
-fn the_fast_class_has_the_same_bits_in_every_batch_on_hardware_and_emulation_and_is_near_the_product_in_f64()
-{
-    let pools = [1, 3].map(support::pool);
-    let with_tiles: Vec<&Kernels> = available().into_iter().filter(|k| k.fast.is_some()).collect();
-    if with_tiles.is_empty() {
-        println!("this CPU has no tiles, and this build no emulation of them");
-    }
-    let mut r = Random::new(13);
-    for dtype in DType::all() {
-        // The last is longer than what is unpacked of a row at once.
-        for (rows, blocks) in [(17, 1_usize), (100, 5), (48, 131)] {
-            let k = if dtype.block_len() == 1 {
-                31 * blocks
-            } else {
-                (32 * blocks).next_multiple_of(dtype.block_len())
-            };
-            let w = Matrix::random(dtype, rows, k, &mut r);
-            let x = r.units(49 * k);
-            let mut expected: Option<Vec<f32>> = None;
-            for kernels in &with_tiles {
-                let Some(fast) = &kernels.fast else { continue };
-                for (pool, tokens) in pools.iter().flat_map(|p| [1, 7, 16, 17, 33, 49].map(|t| (p, t))) {
-                    let x = &x[..tokens * k];
-                    let q = Quantized::rounded(fast, x, k);
-                    let acts = Acts { tokens, x, quants: &q.quants, metas: &q.metas, class: Class::Fast };
-                    let found = product(kernels, pool, &w, acts);
-                    let longest = expected.get_or_insert_with(|| found.clone());
-                    let n = longest.len().min(found.len());
-                    let context = || format!("{dtype} [{rows}, {k}], {tokens} tokens on {}", kernels.name);
-                    assert_bits(&found[..n], &longest[..n], context);
-                    if found.len() > n {
-                        *longest = found;
-                    }
-                }
-            }
-            for (i, found) in expected.iter().flatten().enumerate() {
-                let (t, row) = (i / rows, i % rows);
-                let row = Row::new(dtype, w.row(row), k, true);
-                let (exact, size) = row.dot_f64(&x[t * k..(t + 1) * k], &[]);
-                // Both factors are rounded to 8 bits.
-                let error = (f64::from(*found) - exact).abs();
-                assert!(error <= size / 120.0, "{dtype} [{rows}, {k}] token {t}: {found:e}, not {exact:e}");
-            }
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -507,98 +409,6 @@ proptest! {
         for kernels in available() {
             let found = product(kernels, &pool, &w, input.some(0, tokens).acts());
             assert_bits(&found, &expected, || format!("{dtype} [{rows}, {k}], {tokens} tokens on {}", kernels.name));
-        }
-    }
-}
-
-#[test]
-fn a_gated_product_gives_the_bits_of_both_and_the_activation() {
-    let mut r = Random::new(23);
-    for (dtype, rows) in [(DType::Q4_1, 576), (DType::Q6_K, 100), (DType::Q8_0, 17), (DType::F16, 300)] {
-        let k = 256;
-        let [gate, up] = [0, 1].map(|_| Matrix::random(dtype, rows, k, &mut r));
-        let bias: Vec<f32> = (0..rows).map(|_| r.unit()).collect();
-        let input = Input::random(MOST_TOKENS, k, &mut r);
-        for kernels in available() {
-            for tokens in [1, 3, 16, 17, MOST_TOKENS] {
-                let some = input.some(0, tokens);
-                let mut expected = product(kernels, &support::pool(1), &gate, some.acts());
-                expected
-                    .chunks_exact_mut(rows)
-                    .flat_map(|x| x.iter_mut().zip(&bias))
-                    .for_each(|(x, b)| *x += b);
-                let other = product(kernels, &support::pool(1), &up, some.acts());
-                (kernels.silu_mul)(&mut expected, &other);
-                // More threads than some of the matrices have groups.
-                for threads in [1, 2, 5] {
-                    let stride = rows + 3;
-                    let mut out = vec![f32::NAN; tokens * stride];
-                    let mut room = vec![f32::NAN; gated_room(tokens, rows, threads)];
-                    let of = |w, bias, out, stride| Product { w, bias, out, stride, accumulate: false };
-                    let gated = Gated {
-                        gate: of(gate.view(), Some(&bias[..]), &mut out[..], stride),
-                        up: of(up.view(), None, &mut room[..], rows),
-                        activation: kernels.silu_mul,
-                        rounded: None,
-                    };
-                    matmul_gated(kernels, &support::pool(threads), some.acts(), gated);
-                    let context =
-                        || format!("{dtype} [{rows}], {tokens} tokens, {threads} threads, {}", kernels.name);
-                    for (out, expected) in out.chunks_exact(stride).zip(expected.chunks_exact(rows)) {
-                        assert_bits(&out[..rows], expected, context);
-                        assert!(
-                            out[rows..].iter().all(|x| x.is_nan()),
-                            "{} wrote beside its rows",
-                            context()
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_gated_product_of_the_fast_class_is_rounded_as_it_would_be_afterwards() {
-    let with_tiles = available().into_iter().filter(|k| k.fast.is_some());
-    let mut r = Random::new(29);
-    let k = 96;
-    for rows in [16, 100, 300, 576] {
-        let [gate, up] = [0, 1].map(|_| Matrix::random(DType::Q4_1, rows, k, &mut r));
-        let down = Matrix::random(DType::F32, 40, rows, &mut r);
-        let all = r.units(49 * k);
-        for kernels in with_tiles.clone() {
-            let Some(fast) = &kernels.fast else { continue };
-            for tokens in [1, 16, 17, 49] {
-                let x = &all[..tokens * k];
-                let q = Quantized::rounded(fast, x, k);
-                let acts = Acts { tokens, x, quants: &q.quants, metas: &q.metas, class: Class::Fast };
-                let one = support::pool(1);
-                let [mut joined, other] = [&gate, &up].map(|w| product(kernels, &one, w, acts));
-                (kernels.silu_mul)(&mut joined, &other);
-                let after = |q: &Quantized| {
-                    let x = &joined[..];
-                    let acts = Acts { tokens, x, quants: &q.quants, metas: &q.metas, class: Class::Fast };
-                    product(kernels, &one, &down, acts)
-                };
-                let expected = after(&Quantized::rounded(fast, &joined, rows));
-                for threads in [1, 2, 5] {
-                    // Over what a buffer that is used again holds.
-                    let mut found = Quantized::rounded(fast, &vec![f32::NAN; tokens * rows], rows);
-                    let mut room = vec![f32::NAN; gated_room(tokens, rows, threads)];
-                    let of = |w, out, stride| Product { w, bias: None, out, stride, accumulate: false };
-                    let gated = Gated {
-                        gate: of(gate.view(), &mut [], rows),
-                        up: of(up.view(), &mut room[..], rows),
-                        activation: kernels.silu_mul,
-                        rounded: Some(&mut found.quants),
-                    };
-                    matmul_gated(kernels, &support::pool(threads), acts, gated);
-                    let context =
-                        || format!("{rows} rows, {tokens} tokens, {threads} threads, {}", kernels.name);
-                    assert_bits(&after(&found), &expected, context);
-                }
-            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! of bits. It computes nothing that a kernel computes; `contract` does, in its own way.
 
 pub(crate) mod contract;
+pub(crate) mod products;
 pub(crate) mod weights;
 
 use std::ops::Range;
