@@ -41,7 +41,7 @@ const FILES: &[(&str, &str)] = &[
     ),
     ("crates/smallmind-kernels/src/matmul/float.rs", "marks units as plain bytes"),
     ("crates/smallmind-kernels/src/matmul/format.rs", "marks units as plain bytes"),
-    ("crates/smallmind-kernels/src/matmul/mod.rs", "threads join disjoint parts of two outputs"),
+    ("crates/smallmind-kernels/src/matmul/gated.rs", "threads join disjoint parts of two outputs"),
     ("crates/smallmind-kernels/src/matmul/tile.rs", "threads write disjoint rows of one output"),
     (
         "crates/smallmind-kernels/src/ops/tile_attention.rs",

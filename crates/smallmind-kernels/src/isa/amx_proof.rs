@@ -129,8 +129,8 @@ fn two_products<T: Tiles>(tiles: &mut T, a: &TileBytes, b: &TileBytes, signed: b
     tiles.load::<4>(a.into());
     tiles.load::<6>(b.into());
     tiles.dot::<0, 4, 6>(signed);
-    tiles.load::<5>(b.into());
-    tiles.load::<7>(a.into());
+    tiles.load_passing::<5>(b.into());
+    tiles.load_passing::<7>(a.into());
     tiles.dot::<3, 5, 7>(signed);
     tiles.dot::<3, 4, 6>(signed);
     tiles.store::<0>((&mut out[0]).into());

@@ -1,7 +1,6 @@
 //! C[m, n] = A[m, k] · B[n, k]ᵀ for packed weights B: the driver that checks shapes once and splits rows over threads.
 //!
 //! Rows are split, never `k`: an output is one chain of sums whatever the threads and the number of tokens.
-#![allow(unsafe_code, reason = "threads join disjoint parts of two outputs through raw pointers")]
 
 /// The one table from a stored type to its packed layout: `$quantized` with `$F` naming the [`format::Format`], or
 /// `$unquantized` with `$G` naming the [`float::FloatFormat`].
@@ -47,6 +46,7 @@ pub(crate) mod acts;
 pub(crate) mod amx;
 pub(crate) mod float;
 pub(crate) mod format;
+mod gated;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
 pub(crate) mod kquant;
@@ -58,6 +58,7 @@ pub use acts::{
     ActBlock, ActMeta, ActQuants, BLOCK, QuantizedActs, SPAN, TILE, act_blocks, act_len, act_rows,
 };
 pub use format::GROUP;
+pub use gated::{Gated, gated_room, matmul_gated};
 pub use pack::{FileRows, RowOrder, pack_rows};
 pub use unpack::{LAYOUT, dequantize_row, unpack_row};
 
@@ -69,7 +70,7 @@ use crate::table::Kernels;
 use crate::threads::Pool;
 use float::{FloatFormat, FloatUnit};
 use format::Format;
-use tile::{OutPtr, Piece, QuantsPtr};
+use tile::{OutPtr, Piece};
 
 /// Row groups of a matrix of `rows` rows.
 pub fn groups(rows: usize) -> usize {
@@ -170,30 +171,6 @@ pub struct Product<'a> {
     pub accumulate: bool,
 }
 
-/// The first products of a gated MLP: `act(gate) · up`, for the same input.
-#[derive(Debug)]
-pub struct Gated<'a> {
-    /// Its `out` is where the result goes, in F32.
-    pub gate: Product<'a>,
-    /// Its `out` is room for what threads compute on the way, [`gated_room`] values; of no use afterwards.
-    pub up: Product<'a>,
-    /// `gate = act(gate) · up`: [`Kernels::silu_mul`] or [`Kernels::gelu_mul`].
-    pub activation: fn(&mut [f32], &[f32]),
-    /// Where the result goes instead, rounded as the fast class's next product takes it: [`act_len`] blocks.
-    pub rounded: Option<&'a mut [ActQuants]>,
-}
-
-/// Row groups that are multiplied by `gate`, then by `up`, and then joined, where many tokens pass by: what comes of them
-/// stays in the second-level cache.
-const GATED_PANEL: usize = 8;
-/// Row groups whose outputs are one block of the fast class.
-const GROUPS_OF_A_BLOCK: usize = BLOCK / GROUP;
-
-/// Values that [`matmul_gated`] works in, for `tokens` tokens and `rows` rows.
-pub fn gated_room(tokens: usize, rows: usize, threads: usize) -> usize {
-    tokens * GROUP * threads * groups(rows).div_ceil(threads).max(2 * GATED_PANEL)
-}
-
 /// Computes several products of the same input in one fork and join.
 ///
 /// # Panics
@@ -235,86 +212,6 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
                 of_class(&piece(acts, p, own, out, p.stride, 0));
             }
             first += count;
-        }
-    });
-}
-
-/// Computes a gated MLP's first products and its activation, in one fork and join. The same bits as [`matmul`] of both and
-/// the activation of whole rows.
-///
-/// # Panics
-/// As [`matmul`]; where both have not as many rows, or their room is too small.
-pub fn matmul_gated(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, gated: Gated<'_>) {
-    let Gated { gate, up, activation, rounded } = gated;
-    let (tokens, threads) = (acts.tokens, pool.threads());
-    if tokens == 0 {
-        return;
-    }
-    let (rows, all_groups) = (gate.w.rows(), groups(gate.w.rows()));
-    let fast = rounded.is_some();
-    check(acts, &gate, if fast { usize::MAX } else { gate.out.len() });
-    check(acts, &up, usize::MAX);
-    assert!(up.w.rows() == rows && !gate.accumulate && !up.accumulate, "matmul: not gate and up");
-    assert!(up.out.len() >= gated_room(tokens, rows, threads), "matmul: room too small");
-    assert!(
-        rounded.as_ref().is_none_or(|r| r.len() == act_len(tokens, rows, Class::Fast)),
-        "matmul: rounded output of another length"
-    );
-    let rounding = rounded.and_then(|r| Some((kernels.fast?.round, QuantsPtr(r.as_mut_ptr()))));
-    // Few tokens take each matrix in one stream, and little room.
-    let panel = match tokens > TILE || fast {
-        true => GATED_PANEL,
-        false => all_groups.div_ceil(threads),
-    };
-    let (out, room) = (OutPtr(gate.out.as_mut_ptr()), OutPtr(up.out.as_mut_ptr()));
-    let (gate, up) = (&gate, &up);
-    let of_class = of_class(kernels, acts.class);
-    let bytes = gate.w.bytes().len() + up.w.bytes().len();
-    let (at_once, least) = least(acts, [gate, up].into_iter(), all_groups, bytes);
-    let (at_once, least) = match fast {
-        true => (GROUPS_OF_A_BLOCK, least.next_multiple_of(GROUPS_OF_A_BLOCK)),
-        false => (at_once, least),
-    };
-    let start = |thread| {
-        if thread < threads { all_groups * thread / threads / at_once * at_once } else { all_groups }
-    };
-    pool.balanced(&start, least, &|thread, range| {
-        let stride = panel * GROUP;
-        // SAFETY: the room holds that of every thread, as asserted: two panels, or one of as many groups as it has.
-        let own_room = unsafe { room.from(thread * (gated_room(tokens, rows, threads) / threads)) };
-        for first in range.clone().step_by(panel) {
-            let own = first..range.end.min(first + panel);
-            let row = first * GROUP;
-            let columns = rows.min(own.end * GROUP) - row;
-            // SAFETY: as above.
-            let room = unsafe { own_room.from(if fast { tokens * stride } else { 0 }) };
-            let (gates, gates_stride, gates_first) = match fast {
-                true => (own_room, stride, first),
-                false => (out, gate.stride, 0),
-            };
-            of_class(&piece(acts, gate, own.clone(), gates, gates_stride, gates_first));
-            of_class(&piece(acts, up, own.clone(), room, stride, first));
-            for token in 0..tokens {
-                // SAFETY: this thread's part of the room is used by nobody else, and these rows of the output are of its
-                // range, which no other thread has; both hold all tokens.
-                let (gate, up) = unsafe {
-                    let gate = gates.from(token * gates_stride + (first - gates_first) * GROUP).0;
-                    let up = room.from(token * stride).0;
-                    (std::slice::from_raw_parts_mut(gate, columns), std::slice::from_raw_parts(up, columns))
-                };
-                activation(gate, up);
-                let Some((round, out)) = rounding else { continue };
-                // The last panel has the blocks past the row as well, which become zero.
-                let all = act_blocks(rows);
-                let end = if own.end == all_groups { all } else { own.end / GROUPS_OF_A_BLOCK };
-                let blocks = first / GROUPS_OF_A_BLOCK..end;
-                // SAFETY: `act_len` blocks, as asserted, of which these are of this thread's range, that begins with a block.
-                let quants = unsafe {
-                    let at = (token / TILE * all + blocks.start) * TILE;
-                    std::slice::from_raw_parts_mut(out.0.add(at), blocks.len() * TILE)
-                };
-                round(gate, TILE, token % TILE, quants);
-            }
         }
     });
 }

@@ -24,14 +24,6 @@ unsafe impl Send for OutPtr {}
 // SAFETY: as above.
 unsafe impl Sync for OutPtr {}
 
-/// Rounded outputs as threads see them: each writes only the blocks of its own groups.
-#[derive(Clone, Copy)]
-pub(crate) struct QuantsPtr(pub(crate) *mut ActQuants);
-// SAFETY: threads write the blocks of disjoint ranges of groups.
-unsafe impl Send for QuantsPtr {}
-// SAFETY: as above.
-unsafe impl Sync for QuantsPtr {}
-
 impl OutPtr {
     /// What begins `values` behind it.
     ///
