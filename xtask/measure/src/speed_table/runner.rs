@@ -249,6 +249,8 @@ impl Sides {
             match sample::take(&asked.words, case, Patience { timeout: SAMPLE, cancel }) {
                 Ok(rate) => asked.samples.0.push(rate),
                 Err(Fault::Cancelled) => return Ok(false),
+                // Ctrl-C reaches the side as well.
+                Err(Fault::Failed(_)) if cancel.is_cancelled() => return Ok(false),
                 Err(Fault::Failed(words)) => anyhow::bail!("{}: {words}", asked.words.join(" ")),
             }
         }
