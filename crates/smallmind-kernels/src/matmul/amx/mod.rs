@@ -31,13 +31,12 @@ use super::tile::{PANEL, Piece, unit_of};
 use crate::isa::amx::{ROWS, Sums, TileIsa, TileRef, Tiles};
 use planes::{Filling, PLANES, SUMS, Scratch, Span, UNPACKED};
 
-/// Fewest tiles of tokens that meet an unpacked panel.
-const LEAST_TILES: usize = 4;
 /// Bytes of the activations of one span of a tile of tokens.
 const SPAN_OF_A_TILE: usize = PARTS * TILE * size_of::<ActQuants>();
 /// Spans of a step where one tile of tokens is all: little of the first-level cache.
 const SPANS_FOR_ONE: usize = 3;
-/// Tiles of tokens that meet one unpacked panel, at most.
+/// Tiles of tokens that meet one unpacked panel, at least where there are as many, and at most.
+const LEAST_TILES: usize = 4;
 const MOST_TILES: usize = 32;
 /// Bytes of activations that stay in the second-level cache, of 2 MB, while panels pass by.
 const STAY: usize = 1 << 20;
