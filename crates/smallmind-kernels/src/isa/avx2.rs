@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::{Isa, both};
-use crate::matmul::acts::BlockSums;
+use crate::matmul::acts::{BlockSums, PARTS};
 
 /// How 32 bytes of weights meet 4 activations, here repeated 8 times.
 pub(crate) trait Dot: Copy + 'static {
@@ -166,6 +166,7 @@ impl<D: Dot> Isa for Two256<D> {
     const TOKENS: usize = 4;
     const WIDE_TOKENS: usize = 4;
     const NARROW_FROM: usize = D::NARROW_FROM;
+    const MANY_FROM: usize = 16;
     const QUERIES: usize = 2;
 
     #[inline(always)]
@@ -324,7 +325,7 @@ impl<D: Dot> Isa for Two256<D> {
                 byte_sums[half] = [upper, lower].map(|x| D::dot_u7(_mm256_setzero_si256(), ones, x));
             }
         }
-        // SAFETY: `self` proves the CPU has the instructions; the sums of a block are 16 bytes.
+        // SAFETY: `self` proves the CPU has the instructions; the sums of a block are 24 bytes.
         unsafe {
             // Of either part, of the first and third 16 and of the second and fourth; as words, they are what a block
             // stores of its parts.
@@ -336,8 +337,17 @@ impl<D: Dot> Isa for Two256<D> {
             let parts = _mm256_shuffle_epi8(all, order);
             let halves = _mm256_madd_epi16(parts, _mm256_set1_epi32(1 << 16 | 128));
             let all = _mm256_blend_epi32::<0b1100_1100>(halves, parts);
-            _mm_storeu_si128(std::ptr::from_mut(sums[0]).cast(), _mm256_castsi256_si128(all));
-            _mm_storeu_si128(std::ptr::from_mut(sums[1]).cast(), _mm256_extracti128_si256::<1>(all));
+            // Both sixteens of a block: the upper words of what the other block has go between.
+            let whole = _mm256_madd_epi16(parts, _mm256_set1_epi16(1));
+            let other = _mm_slli_epi32::<16>(_mm256_extracti128_si256::<1>(whole));
+            let span = _mm_blend_epi16::<0b1010_1010>(_mm256_castsi256_si128(whole), other);
+            let span = _mm_unpackhi_epi64(span, span);
+            let of = [_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all)];
+            for (sums, of) in sums.into_iter().zip(of) {
+                let out = std::ptr::from_mut(sums).cast::<__m128i>();
+                _mm_storeu_si128(out, of);
+                _mm_storel_epi64(out.add(1), span);
+            }
         }
     }
     #[inline(always)]
@@ -451,15 +461,49 @@ impl<D: Dot> Isa for Two256<D> {
         acc
     }
     #[inline(always)]
-    fn pair_mac(self, acc: I, by: [I; 2], x: [i16; 2]) -> I {
+    fn narrow_span(
+        self,
+        acc: [I; PARTS],
+        w: &[[I; 8]; 2],
+        x: [&[[i8; 4]; 16]; PARTS],
+        by: [I; 2],
+        _sums: &[[i16; 2]; PARTS],
+    ) -> [I; PARTS] {
         let mut acc = acc;
-        for (by, x) in by.iter().zip(x) {
+        for b in 0..2 {
             // SAFETY: `self` proves the CPU has the instructions.
             unsafe {
-                // In the lower words alone.
-                let x = _mm256_set1_epi32(x.cast_unsigned().into());
-                acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(by[0], x));
-                acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(by[1], x));
+                // Two sums a lane, in 16 bits: 8 · 2 · 15 · 127 at most. The weights lie in memory: one load for both parts.
+                let mut sums = [[_mm256_setzero_si256(); 2]; PARTS];
+                for j in 0..8 {
+                    for part in 0..PARTS {
+                        let x = x[part][8 * b + j].map(i8::cast_unsigned);
+                        let x = _mm256_set1_epi32(i32::from_le_bytes(x));
+                        for half in 0..2 {
+                            let products = _mm256_maddubs_epi16(w[b][j][half], x);
+                            sums[part][half] = _mm256_add_epi16(sums[part][half], products);
+                        }
+                    }
+                }
+                for half in 0..2 {
+                    let by = twice(by[b][half]);
+                    for part in 0..PARTS {
+                        acc[part][half] = D::pairs(acc[part][half], sums[part][half], by);
+                    }
+                }
+            }
+        }
+        acc
+    }
+    #[inline(always)]
+    fn pair_mac(self, acc: I, by: [I; 2], x: [i16; 2]) -> I {
+        let mut acc = acc;
+        for half in 0..2 {
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                let last = _mm256_slli_epi32::<16>(by[1][half]);
+                let by = _mm256_blend_epi16::<0b1010_1010>(by[0][half], last);
+                acc[half] = D::pairs(acc[half], by, _mm256_set1_epi32(both(x)));
             }
         }
         acc

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::{Isa, both};
-use crate::matmul::acts::BlockSums;
+use crate::matmul::acts::{BlockSums, PARTS};
 
 /// How 64 bytes of weights meet 4 activations, here repeated 16 times.
 pub(crate) trait Dot: Copy + 'static {
@@ -98,11 +98,16 @@ impl Dot for Pairs {
 /// The lower words of both lanes side by side. What is the same for many tokens is computed once: it is inlined.
 ///
 /// # Safety
-/// The CPU has AVX-512 F and BW.
+/// The CPU has AVX-512 F.
 #[inline(always)]
 pub(super) unsafe fn words([first, last]: [__m512i; 2]) -> __m512i {
+    // Not a blend: its mask would come from an integer register each time.
+    const LAST_OR_FIRST_WITHIN: i32 = 0b1111_1000;
     // SAFETY: the caller's promise.
-    unsafe { _mm512_mask_blend_epi16(0xaaaa_aaaa, first, _mm512_slli_epi32::<16>(last)) }
+    unsafe {
+        let (within, last) = (_mm512_set1_epi32(0xffff), _mm512_slli_epi32::<16>(last));
+        _mm512_ternarylogic_epi32::<LAST_OR_FIRST_WITHIN>(last, first, within)
+    }
 }
 
 /// From memory: the intrinsic takes a register, whose halves must be brought apart first.
@@ -162,8 +167,9 @@ impl<D: Dot> Isa for One512<D> {
     const NAME: &'static str = D::NAME;
     const BIAS: i32 = D::BIAS;
     const TOKENS: usize = 8;
-    const WIDE_TOKENS: usize = 4;
+    const WIDE_TOKENS: usize = 8;
     const NARROW_FROM: usize = 2;
+    const MANY_FROM: usize = 16;
     const QUERIES: usize = 6;
 
     #[inline(always)]
@@ -287,7 +293,8 @@ impl<D: Dot> Isa for One512<D> {
     }
     #[inline(always)]
     fn cut(self, q: [__m512i; 4], hi: &mut [[i8; 16]; 4], lo: &mut [[i8; 16]; 4], sums: [&mut BlockSums; 2]) {
-        // SAFETY: `self` proves the CPU has the instructions; the array references prove the lengths.
+        // SAFETY: `self` proves the CPU has the instructions; the array references prove the lengths, and the sums of a
+        // block are 24 bytes.
         unsafe {
             // Each 128 bits hold four of every vector: as words, two vectors, and as bytes, four.
             let up = _mm512_set1_epi16(64);
@@ -310,13 +317,22 @@ impl<D: Dot> Isa for One512<D> {
             let pairs =
                 _mm512_add_epi32(_mm512_unpacklo_epi32(upper, lower), _mm512_unpackhi_epi32(upper, lower));
             let all = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs));
-            let all = _mm512_packs_epi32(all, all);
-            const OF_BLOCKS: [u16; 16] = [0, 1, 8, 9, 0, 8, 1, 9, 16, 17, 24, 25, 16, 24, 17, 25];
-            let order = _mm512_castsi256_si512(_mm256_loadu_si256(OF_BLOCKS.as_ptr().cast()));
-            let all = _mm512_castsi512_si256(_mm512_permutexvar_epi16(order, all));
-            let all = _mm256_mask_madd_epi16(all, 0b0011_0011, all, _mm256_set1_epi32(1 << 16 | 128));
-            _mm_storeu_si128(std::ptr::from_mut(sums[0]).cast(), _mm256_castsi256_si128(all));
-            _mm_storeu_si128(std::ptr::from_mut(sums[1]).cast(), _mm256_extracti128_si256::<1>(all));
+            // Of each sixteen the upper and the lower, twice; as words, they are what a block stores of its parts.
+            let all = _mm512_cvtepi32_epi16(all);
+            const OF_BLOCKS: [u16; 16] = [0, 1, 4, 5, 0, 4, 1, 5, 8, 9, 12, 13, 8, 12, 9, 13];
+            const OF_SPAN: [u16; 16] = [0, 8, 1, 9, 4, 12, 5, 13, 0, 0, 0, 0, 0, 0, 0, 0];
+            let ordered =
+                |order: &[u16; 16]| _mm256_permutexvar_epi16(_mm256_loadu_si256(order.as_ptr().cast()), all);
+            let (blocks, span) = (ordered(&OF_BLOCKS), _mm256_castsi256_si128(ordered(&OF_SPAN)));
+            let blocks =
+                _mm256_mask_madd_epi16(blocks, 0b0011_0011, blocks, _mm256_set1_epi32(1 << 16 | 128));
+            let span = _mm_add_epi16(span, _mm_unpackhi_epi64(span, span));
+            let of = [_mm256_castsi256_si128(blocks), _mm256_extracti128_si256::<1>(blocks)];
+            for (sums, of) in sums.into_iter().zip(of) {
+                let out = std::ptr::from_mut(sums).cast::<__m128i>();
+                _mm_storeu_si128(out, of);
+                _mm_storel_epi64(out.add(1), span);
+            }
         }
     }
     #[inline(always)]
@@ -394,6 +410,35 @@ impl<D: Dot> Isa for One512<D> {
         // Each fits 16 bits: 16 · 15 · 127 at most.
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { D::pairs(acc, words(halves), words(by)) }
+    }
+    const MIDDLE: i32 = 8;
+    #[inline(always)]
+    fn narrow_span(
+        self,
+        acc: [__m512i; PARTS],
+        w: &[[__m512i; 8]; 2],
+        x: [&[[i8; 4]; 16]; PARTS],
+        by: [__m512i; 2],
+        sums: &[[i16; 2]; PARTS],
+    ) -> [__m512i; PARTS] {
+        let (mut acc, mut of_blocks) = (acc, [[self.isplat(0); 2]; PARTS]);
+        for j in 0..8 {
+            for part in 0..PARTS {
+                for b in 0..2 {
+                    of_blocks[part][b] = self.dot_u7(of_blocks[part][b], w[b][j], &x[part][8 * b + j]);
+                }
+            }
+        }
+        for part in 0..PARTS {
+            // Of quants less 8 they fit 16 bits: 32 · 8 · 127.
+            // SAFETY: `self` proves the CPU has the instructions.
+            unsafe {
+                let eight_times = _mm512_slli_epi16::<3>(self.isplat(both(sums[part])));
+                let less = _mm512_sub_epi16(words(of_blocks[part]), eight_times);
+                acc[part] = D::pairs(acc[part], less, words(by));
+            }
+        }
+        acc
     }
     #[inline(always)]
     fn pair_mac(self, acc: __m512i, by: [__m512i; 2], x: [i16; 2]) -> __m512i {

@@ -27,7 +27,7 @@ mod tests;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) mod wasm;
 
-use crate::matmul::acts::BlockSums;
+use crate::matmul::acts::{BlockSums, PARTS};
 
 /// Lanes of the virtual vector.
 pub(crate) const LANES: usize = 16;
@@ -54,6 +54,8 @@ pub(crate) trait Isa: Copy + 'static {
     const WIDE_TOKENS: usize;
     /// From how many tokens of a tile on quants of 4 bits are multiplied by [`Isa::narrow`], where that is faster.
     const NARROW_FROM: usize = usize::MAX;
+    /// From how many tokens on the weights of a span are unpacked once for all, whose sums wait in memory.
+    const MANY_FROM: usize = usize::MAX;
     /// Whether [`Isa::dot_u7`] is exact for all unsigned bytes.
     const UNSIGNED: bool = Self::BIAS == 128;
     /// Query vectors that share each load of K and V, for the same reason; 2, 4 or 6.
@@ -115,9 +117,10 @@ pub(crate) trait Isa: Copy + 'static {
             }
             *sums = [&*hi, &*lo].map(|part| part.iter().map(|x| i16::from(*x)).sum());
         }
-        for (sums, [first, last]) in sums.into_iter().zip(of_parts.as_chunks().0) {
-            let halves = [first, last].map(|[hi, lo]| (i32::from(*hi) << 7) + i32::from(*lo));
-            *sums = BlockSums { halves, parts: std::array::from_fn(|part| [first[part], last[part]]) };
+        let [a, b, c, d] = of_parts;
+        let by_part = |first: [i16; 2], last: [i16; 2]| [[first[0], last[0]], [first[1], last[1]]];
+        for (sums, of) in sums.into_iter().zip(BlockSums::of_span([by_part(a, b), by_part(c, d)])) {
+            *sums = of;
         }
     }
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
@@ -151,6 +154,27 @@ pub(crate) trait Isa: Copy + 'static {
             halves[j / 4] = self.dot_u7(halves[j / 4], *w, x);
         }
         self.imac(self.imac(acc, halves[0], by[0]), halves[1], by[1])
+    }
+    /// What [`Isa::narrow_span`] takes off quants, so that what it adds up fits 16 bits.
+    const MIDDLE: i32 = 0;
+    /// [`Isa::narrow`] of both blocks of a span, of which each has a factor, with both parts of the activations: `acc + by₀ ·
+    /// Σ (w − MIDDLE) · x + by₁ · Σ (w − MIDDLE) · x` for either. `sums` are those of `x`, by part and block.
+    #[inline(always)]
+    fn narrow_span(
+        self,
+        acc: [Self::I; PARTS],
+        w: &[[Self::B; 8]; 2],
+        x: [&[[i8; 4]; 16]; PARTS],
+        by: [Self::I; 2],
+        _sums: &[[i16; 2]; PARTS],
+    ) -> [Self::I; PARTS] {
+        let mut acc = acc;
+        for part in 0..PARTS {
+            for (b, x) in x[part].as_chunks().0.iter().enumerate() {
+                acc[part] = self.narrow(acc[part], &w[b], x, [by[b]; 2]);
+            }
+        }
+        acc
     }
     /// `acc + by₀ · x₀ + by₁ · x₁`, wrapping in 32 bits. Contract: the factors have 16 bits.
     #[inline(always)]

@@ -11,7 +11,9 @@ macro_rules! each_isa {
         #[cfg(target_arch = "x86_64")]
         {
             avx2::Avx2::detect().into_iter().for_each($test);
+            avx2::AvxVnni::detect().into_iter().for_each($test);
             avx512::Avx512::detect().into_iter().for_each($test);
+            avx512::Avx512Bw::detect().into_iter().for_each($test);
         }
         #[cfg(target_arch = "aarch64")]
         {
@@ -255,6 +257,53 @@ fn nibbles_are_multiplied_by_pairs_of_scales_as_in_plain_rust() {
             assert_eq!(found, s.pair_mac(s.narrow(acc, &w, &x, by), by, parts), "on {}", I::NAME);
             let found = isa.imac(integers_of(isa, &acc), integers_of(isa, &first), integers_of(isa, &last));
             assert_eq!(integers(isa, found), s.imac(acc, first, last), "imac on {}", I::NAME);
+        }
+    }
+    each_isa!(test);
+}
+
+#[test]
+fn nibbles_of_a_span_are_multiplied_by_a_scale_for_each_block() {
+    fn test<I: Isa>(isa: I) {
+        let mut bits = Bits(41);
+        for round in 0..300 {
+            let extreme = round % 2 == 0;
+            // All of one sign, and mixed.
+            let one = bits.next() as usize & 1;
+            let mut next = |ends: [i32; 2], any: i32| match bits.next() {
+                _ if round % 4 == 0 => ends[one],
+                b if extreme => ends[b as usize & 1],
+                b => (b % (2 * any.cast_unsigned())) as i32 - any,
+            };
+            let w: [[[u8; 64]; 8]; 2] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| std::array::from_fn(|_| next([0, 15], 8).rem_euclid(16) as u8))
+            });
+            let x: [[[i8; 4]; 16]; 2] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| std::array::from_fn(|_| next([-127, 127], 127) as i8))
+            });
+            let by: [[i32; 16]; 2] =
+                std::array::from_fn(|_| std::array::from_fn(|_| next([-4_352, 4_352], 4_352)));
+            let acc: [i32; 16] = std::array::from_fn(|_| next([i32::MIN, i32::MAX], 1 << 30));
+            let sums =
+                x.map(|x| [0, 1].map(|b| x[8 * b..][..8].as_flattened().iter().map(|x| i16::from(*x)).sum()));
+
+            let quants = w.map(|w| w.map(|w| isa.bload(&w)));
+            let scales = by.each_ref().map(|lanes| integers_of(isa, lanes));
+            let found = isa.narrow_span([integers_of(isa, &acc); 2], &quants, [&x[0], &x[1]], scales, &sums);
+            for (x, found) in x.iter().zip(found) {
+                let expected: [i32; 16] = std::array::from_fn(|r| {
+                    (0..2).fold(acc[r], |acc, b| {
+                        let sum: i32 = (0..32)
+                            .map(|i| {
+                                let q = i32::from(w[b][i / 4][4 * r + i % 4]) - I::MIDDLE;
+                                q * i32::from(x[8 * b + i / 4][i % 4])
+                            })
+                            .sum();
+                        acc.wrapping_add(sum.wrapping_mul(by[b][r]))
+                    })
+                });
+                assert_eq!(integers(isa, found), expected, "on {}", I::NAME);
+            }
         }
     }
     each_isa!(test);

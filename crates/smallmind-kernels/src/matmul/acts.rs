@@ -94,11 +94,28 @@ pub(crate) struct BlockSums {
     pub(crate) halves: [i32; 2],
     /// Of the upper and of the lower parts: at most 16 · 127.
     pub(crate) parts: [[i16; 2]; PARTS],
+    /// Of the upper and of the lower parts of this block and of the other one of its span, in their order.
+    pub(crate) span: [[i16; 2]; PARTS],
+}
+
+const _: () = assert!(size_of::<BlockSums>() == 24);
+
+impl BlockSums {
+    /// Of the blocks of a span, from the sums of 16 values of either part.
+    #[inline(always)]
+    pub(crate) fn of_span(of_parts: [[[i16; 2]; PARTS]; 2]) -> [BlockSums; 2] {
+        let span = std::array::from_fn(|part| of_parts.map(|parts| parts[part][0] + parts[part][1]));
+        of_parts.map(|parts| {
+            let half = |i: usize| RADIX * i32::from(parts[0][i]) + i32::from(parts[1][i]);
+            BlockSums { halves: [half(0), half(1)], parts, span }
+        })
+    }
 }
 
 impl ActMeta {
     /// Of zeros.
-    pub const ZERO: ActMeta = ActMeta { d: 0.0, sums: BlockSums { halves: [0; 2], parts: [[0; 2]; PARTS] } };
+    pub const ZERO: ActMeta =
+        ActMeta { d: 0.0, sums: BlockSums { halves: [0; 2], parts: [[0; 2]; PARTS], span: [[0; 2]; PARTS] } };
 
     /// What a `Q` of 1 is worth: the same for all blocks of a token.
     pub fn scale(&self) -> f32 {

@@ -50,6 +50,7 @@ mod gated;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
 pub(crate) mod kquant;
+mod many;
 mod pack;
 pub(crate) mod tile;
 mod unpack;

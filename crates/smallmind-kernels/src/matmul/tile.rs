@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::PackedRef;
 use super::acts::{ActBlock, ActMeta, ActQuants, PARTS, QuantizedActs, RADIX, TILE, Tile};
 use super::format::{Format, GROUP, LARGEST_WEIGHT, RowGroup, Scales, group_len, integer_scales, units};
+use super::many::{self, MANY, Waiting};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::amx::TileMut;
@@ -200,11 +201,21 @@ impl<I: Isa> Multiply<I> for Leaves {
 #[inline(always)]
 pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Piece<'_>) {
     let len = group_len::<F>(units::<F>(p.w.k()));
+    let mut waiting = (p.tokens >= many::from::<I, F>()).then(|| Waiting::new(isa));
     let mut first = p.groups.start;
     while first < p.groups.end {
         let last = p.groups.end.min(first + PANEL);
         let mut t = 0;
         while t < p.tokens {
+            if let Some(waiting) = &mut waiting {
+                let tokens = MANY.min(p.tokens - t);
+                for g in first..last {
+                    let group = &RowGroup::of(p.w.bytes(), len, g);
+                    many::group::<I, F>(isa, p, (group, g), (t, tokens), waiting);
+                }
+                t += tokens;
+                continue;
+            }
             // The widest tile that the ISA and the tokens left allow; a power of two, so that it ends within a tile of
             // activations.
             let most = if F::NARROW && I::NARROW_FROM <= I::TOKENS { I::TOKENS } else { I::WIDE_TOKENS };
@@ -241,13 +252,8 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     let mut wide = Wide { isa, sums: [isa.wzero(); T] };
     let mut of_parts = Narrow { isa, sums: [[isa.isplat(0); T]; 2] };
     for (u, unit) in group.units.iter().enumerate() {
-        let here = std::ptr::from_ref(unit).cast::<u8>();
-        let mut line = 0;
-        while line < size_of::<F::Unit>() {
-            isa.prefetch(here.wrapping_add(PREFETCH_BYTES + line));
-            line += 64;
-        }
         for b in 0..F::BLOCKS {
+            ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b);
             let block = u * F::BLOCKS + b;
             let x = Inputs::of(&acts, at, block);
             let scales = integer_scales::<I, F>(isa, unit, b, factor);
@@ -267,6 +273,18 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     for (t, sums) in wide.sums.iter().enumerate() {
         let unit = unit_of::<F>(acts.metas[at + t].d) / f64::from(times::<I, F, T>());
         p.store(isa, g, first_token + t, isa.wscaled(*sums, bound, unit));
+    }
+}
+
+/// Asks for what comes some way behind block `b` of a unit: a part at a time, for a CPU has only so many misses on their way,
+/// and waits with what asks for one more.
+#[inline(always)]
+pub(super) fn ask_ahead<F: Format, const BYTES: usize>(isa: impl Isa, unit: &F::Unit, b: usize) {
+    let here = std::ptr::from_ref(unit).cast::<u8>();
+    let lines = size_of::<F::Unit>() / 64;
+    let first = lines * b / F::BLOCKS;
+    for line in first..first + lines.div_ceil(F::BLOCKS) {
+        isa.prefetch(here.wrapping_add(BYTES + 64 * line));
     }
 }
 
@@ -340,27 +358,39 @@ impl<I: Isa, const T: usize> Wide<I, T> {
             } else {
                 by.sums::<F, false>(isa, &w, x, meta)
             };
-            *acc = isa.wmac(*acc, scales.s[0], sums[0]);
-            if F::HALVES {
-                *acc = isa.wmac(*acc, scales.s[1], sums[1]);
-            }
-            match (F::MINIMA, F::HALVES) {
-                (true, false) => {
-                    *acc = isa.wmac_all(*acc, scales.m[0], times::<I, F, T>() * meta.total());
-                }
-                (true, true) => {
-                    *acc = isa.wmac_all(*acc, scales.m[0], meta.sums.halves[0]);
-                    *acc = isa.wmac_all(*acc, scales.m[1], meta.sums.halves[1]);
-                }
-                (false, _) => {}
-            }
+            *acc = add_wide::<I, F>(isa, *acc, scales, sums, meta, times::<I, F, T>());
         }
     }
 }
 
+/// Adds what the sums of a block's products with one token are worth, and its minima: all of them `times` as much.
+#[inline(always)]
+pub(super) fn add_wide<I: Isa, F: Format>(
+    isa: I,
+    acc: I::W,
+    scales: Scales<I::I>,
+    sums: [I::I; 2],
+    meta: &ActMeta,
+    times: i32,
+) -> I::W {
+    let mut acc = isa.wmac(acc, scales.s[0], sums[0]);
+    if F::HALVES {
+        acc = isa.wmac(acc, scales.s[1], sums[1]);
+    }
+    match (F::MINIMA, F::HALVES) {
+        (true, false) => acc = isa.wmac_all(acc, scales.m[0], times * meta.total()),
+        (true, true) => {
+            acc = isa.wmac_all(acc, scales.m[0], meta.sums.halves[0]);
+            acc = isa.wmac_all(acc, scales.m[1], meta.sums.halves[1]);
+        }
+        (false, _) => {}
+    }
+    acc
+}
+
 /// Blocks whose sums of one part, of weights of 16 bits, fit 32 bits: 16 · 32 · 32,657 · 127 < 2³¹. In between they may
 /// wrap.
-const NARROW_BLOCKS: usize = 16;
+pub(super) const NARROW_BLOCKS: usize = 16;
 
 /// Sums of the upper and of the lower parts in 32 bits, of quants of 4 bits.
 struct Narrow<I: Isa, const T: usize> {
@@ -393,10 +423,16 @@ impl<I: Isa, const T: usize> Narrow<I, T> {
     fn widen(&mut self, wide: &mut [I::W; T]) {
         let isa = self.isa;
         for (t, wide) in wide.iter_mut().enumerate() {
-            *wide = isa.wadd(isa.wmac_all(*wide, self.sums[0][t], RADIX), self.sums[1][t]);
+            *wide = widened(isa, *wide, [self.sums[0][t], self.sums[1][t]]);
         }
         self.sums = [[isa.isplat(0); T]; PARTS];
     }
+}
+
+/// Sums in 64 bits with those of the upper and of the lower parts.
+#[inline(always)]
+pub(super) fn widened<I: Isa>(isa: I, wide: I::W, [upper, lower]: [I::I; PARTS]) -> I::W {
+    isa.wadd(isa.wmac_all(wide, upper, RADIX), lower)
 }
 
 /// What 1 is worth of the integer sums of a token whose `Q` of 1 is worth `d`, for a bound of 1.

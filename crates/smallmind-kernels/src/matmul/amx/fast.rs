@@ -10,7 +10,7 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::planes::{SUMS, Scratch, UNPACKED, ask_ahead, store_row};
+use super::planes::{PREFETCH_BYTES, SUMS, Scratch, UNPACKED, store_row};
 use super::{STAY_NEAR, Steps, at_once, fill};
 use crate::aligned::cast;
 use crate::isa::amx::{BfTiles, ROWS, Sums, TileBytes, TileIsa};
@@ -19,7 +19,7 @@ use crate::isa::{Isa, LANES};
 use crate::matmul::acts::{ActQuants, BLOCK, TILE};
 use crate::matmul::float::{FloatFormat, FloatUnit, UNIT_K};
 use crate::matmul::format::{Format, RowGroup, group_len, units};
-use crate::matmul::tile::Piece;
+use crate::matmul::tile::{Piece, ask_ahead};
 
 /// Bytes of the activations of one block of a tile of tokens.
 const BLOCK_OF_A_TILE: usize = TILE * size_of::<ActQuants>();
@@ -229,7 +229,7 @@ impl<F: Format> Source for Quantized<'_, F> {
     fn fill<T: BfTiles>(&self, isa: Avx512, group: usize, block: usize, out: &mut MaybeUninit<TileBytes>) {
         let units = RowGroup::<F::Unit>::of(self.bytes, self.len, group).units;
         let (unit, b) = (&units[block / F::BLOCKS], block % F::BLOCKS);
-        ask_ahead::<F>(isa, unit, b);
+        ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b);
         let scales = F::scales(isa, unit, b);
         let bytes = F::unpack(isa, unit, b);
         macro_rules! value {

@@ -9,6 +9,7 @@ use crate::isa::Isa;
 use crate::isa::amx::{Sums, TileBytes, TileIsa};
 use crate::matmul::acts::{BLOCK, PARTS, SPAN, TILE};
 use crate::matmul::format::{Format, LARGEST_WEIGHT, RowGroup, integer_scales};
+use crate::matmul::tile::ask_ahead;
 
 /// Tiles of unpacked weights of one buffer: 256 KB, of a second-level cache of 2 MB.
 pub(super) const UNPACKED: usize = 256;
@@ -17,7 +18,7 @@ pub(super) const PLANES: usize = 2;
 /// Tiles of sums of one product: of each plane with each part of the activations.
 pub(super) const SUMS: usize = PLANES * PARTS;
 /// How far ahead of unpacking weights are asked for, in bytes.
-const PREFETCH_BYTES: usize = 4096;
+pub(super) const PREFETCH_BYTES: usize = 4096;
 /// Blocks of a span.
 const BLOCKS: usize = SPAN / BLOCK;
 
@@ -163,7 +164,7 @@ impl<'a, I: TileIsa, F: Format> Filling<'a, I, F> {
         half: usize,
         tiles: &mut [MaybeUninit<TileBytes>; PLANES],
     ) {
-        ask_ahead::<F>(isa, unit, b);
+        ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b);
         let q = F::unpack(isa, unit, b);
         let scales = integer_scales::<I, F>(isa, unit, b, self.factor);
         // 16 bits wrap, and what is left in the end fits them.
@@ -180,18 +181,6 @@ impl<'a, I: TileIsa, F: Format> Filling<'a, I, F> {
             store_row(isa, upper, &mut tiles[0], 8 * half + j);
             store_row(isa, lower, &mut tiles[1], 8 * half + j);
         }
-    }
-}
-
-/// Asks for what comes some way behind block `b` of the unit.
-#[inline(always)]
-pub(super) fn ask_ahead<F: Format>(isa: impl Isa, unit: &F::Unit, b: usize) {
-    let here = std::ptr::from_ref(unit).cast::<u8>();
-    let bytes = size_of::<F::Unit>() / F::BLOCKS;
-    let mut line = 0;
-    while line < bytes {
-        isa.prefetch(here.wrapping_add(PREFETCH_BYTES + b * bytes + line));
-        line += 64;
     }
 }
 

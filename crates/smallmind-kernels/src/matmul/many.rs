@@ -1,0 +1,158 @@
+//! Many tokens: the weights of a span are unpacked once, into registers, and all tokens pass by, whose sums wait in memory.
+//! That is a load and a store for each sum of a span, beside its products; sums that stay in registers are those of a few
+//! tokens, and unpacking for each few costs more. (docs/performance.md)
+
+use super::acts::{ActBlock, ActMeta, ActQuants, BLOCK, PARTS, SPAN, TILE};
+use super::format::{Format, LARGEST_WEIGHT, RowGroup, Scales, integer_scales};
+use super::tile::{
+    Leaves, Multiply, NARROW_BLOCKS, PREFETCH_BYTES, Piece, add_wide, ask_ahead, unit_of, widened,
+};
+use crate::isa::Isa;
+
+/// Tokens that pass by: some whole tiles.
+pub(super) const MANY: usize = 4 * TILE;
+/// Blocks of a span.
+const BLOCKS: usize = SPAN / BLOCK;
+
+/// From how many tokens on this is faster.
+pub(super) const fn from<I: Isa, F: Format>() -> usize {
+    match (sums_are_narrow::<F>(), F::QUANTS.signed) {
+        (true, _) => I::MANY_FROM,
+        // Two sums in 64 bits for each block wait, where it is one in 32.
+        (false, false) => I::MANY_FROM.saturating_mul(2),
+        // They lie as they are multiplied.
+        (false, true) => usize::MAX,
+    }
+}
+
+/// Whether sums of a span fit 32 bits, a while.
+const fn sums_are_narrow<F: Format>() -> bool {
+    F::NARROW && !F::HALVES
+}
+
+/// Sums of tokens, as they wait.
+pub(super) struct Waiting<I: Isa> {
+    narrow: [[I::I; PARTS]; MANY],
+    wide: [I::W; MANY],
+}
+
+impl<I: Isa> Waiting<I> {
+    pub(super) fn new(isa: I) -> Self {
+        Waiting { narrow: [[isa.isplat(0); PARTS]; MANY], wide: [isa.wzero(); MANY] }
+    }
+}
+
+/// A tile's activations of one span.
+#[derive(Clone, Copy)]
+struct Inputs<'a> {
+    hi: &'a [ActQuants; TILE],
+    lo: &'a [ActQuants; TILE],
+    metas: [&'a [ActMeta; TILE]; BLOCKS],
+}
+
+impl<'a> Inputs<'a> {
+    #[inline(always)]
+    fn of(p: &Piece<'a>, tile: usize, span: usize) -> Self {
+        let acts = p.acts.tile(tile);
+        let (lines, (metas, _)) = (acts.quants.as_chunks::<TILE>().0, acts.metas.as_chunks::<TILE>());
+        let (lines, metas) = (&lines[span * PARTS..][..PARTS], &metas[span * BLOCKS..][..BLOCKS]);
+        Inputs { hi: &lines[0], lo: &lines[1], metas: [&metas[0], &metas[1]] }
+    }
+}
+
+/// Multiplies row group `g` with `tokens` tokens, at most [`MANY`], from `first` on, the first of a tile.
+#[inline(always)]
+pub(super) fn group<I: Isa, F: Format>(
+    isa: I,
+    p: &Piece<'_>,
+    (group, g): (&RowGroup<'_, F::Unit>, usize),
+    (first, tokens): (usize, usize),
+    waiting: &mut Waiting<I>,
+) {
+    let bound = isa.load(group.bounds);
+    let factor = isa.div(isa.splat(LARGEST_WEIGHT), bound);
+    let spans = (group.units.len() * F::BLOCKS).div_ceil(BLOCKS);
+    for span in 0..spans {
+        let (mut quants, mut scales) =
+            ([[isa.bsplat(0); 8]; BLOCKS], [Scales::one(isa.isplat(0), isa.isplat(0)); BLOCKS]);
+        for b in 0..BLOCKS {
+            let block = span * BLOCKS + b;
+            if let Some(unit) = group.units.get(block / F::BLOCKS) {
+                let b_of_unit = block % F::BLOCKS;
+                ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b_of_unit);
+                quants[b] = F::unpack(isa, unit, b_of_unit);
+                scales[b] = integer_scales::<I, F>(isa, unit, b_of_unit, factor);
+            }
+        }
+        for tile in 0..tokens.div_ceil(TILE) {
+            let x = Inputs::of(p, first / TILE + tile, span);
+            let of = tile * TILE..tokens.min((tile + 1) * TILE);
+            if sums_are_narrow::<F>() {
+                let sums = &mut waiting.narrow[of];
+                match span % (NARROW_BLOCKS / BLOCKS) {
+                    0 => narrow::<I, F, true>(isa, &quants, &scales, x, sums),
+                    _ => narrow::<I, F, false>(isa, &quants, &scales, x, sums),
+                }
+            } else {
+                let sums = &mut waiting.wide[of];
+                for b in 0..BLOCKS {
+                    match span * BLOCKS + b {
+                        0 => wide::<I, F, true>(isa, &quants[b], scales[b], x, b, sums),
+                        _ => wide::<I, F, false>(isa, &quants[b], scales[b], x, b, sums),
+                    }
+                }
+            }
+        }
+        if sums_are_narrow::<F>() && (span + 1 == spans || (span + 1) % (NARROW_BLOCKS / BLOCKS) == 0) {
+            for (wide, narrow) in waiting.wide.iter_mut().zip(&waiting.narrow).take(tokens) {
+                let before = if span < NARROW_BLOCKS / BLOCKS { isa.wzero() } else { *wide };
+                *wide = widened(isa, before, *narrow);
+            }
+        }
+    }
+    for (t, sums) in waiting.wide.iter().enumerate().take(tokens) {
+        let token = first + t;
+        let unit = unit_of::<F>(p.acts.tile(token / TILE).metas[token % TILE].d);
+        p.store(isa, g, token, isa.wscaled(*sums, bound, unit));
+    }
+}
+
+/// Adds the products of a span of nibbles to sums in 32 bits, or puts them there first.
+#[inline(always)]
+fn narrow<I: Isa, F: Format, const FIRST: bool>(
+    isa: I,
+    quants: &[[I::B; 8]; BLOCKS],
+    scales: &[Scales<I::I>; BLOCKS],
+    x: Inputs<'_>,
+    sums: &mut [[I::I; PARTS]],
+) {
+    let by = [scales[0].s[0], scales[1].s[0]];
+    let middle = isa.isplat(I::MIDDLE - i32::from(F::QUANTS.offset));
+    let less = [isa.imac(scales[0].m[0], by[0], middle), isa.imac(scales[1].m[0], by[1], middle)];
+    for (((sums, hi), lo), meta) in sums.iter_mut().zip(x.hi).zip(x.lo).zip(x.metas[0]) {
+        let (mut acc, of_x) = (if FIRST { [isa.isplat(0); PARTS] } else { *sums }, &meta.sums.span);
+        if F::MINIMA || i32::from(F::QUANTS.offset) != I::MIDDLE {
+            for part in 0..PARTS {
+                acc[part] = isa.pair_mac(acc[part], less, of_x[part]);
+            }
+        }
+        *sums = isa.narrow_span(acc, quants, [&hi.q, &lo.q], by, of_x);
+    }
+}
+
+/// Adds the products of block `b` of a span to sums in 64 bits, or puts them there first.
+#[inline(always)]
+fn wide<I: Isa, F: Format, const FIRST: bool>(
+    isa: I,
+    quants: &[I::B; 8],
+    scales: Scales<I::I>,
+    x: Inputs<'_>,
+    b: usize,
+    sums: &mut [I::W],
+) {
+    for (((sums, hi), lo), meta) in sums.iter_mut().zip(x.hi).zip(x.lo).zip(x.metas[b]) {
+        let acc = if FIRST { isa.wzero() } else { *sums };
+        let of_block = Leaves.sums::<F, false>(isa, quants, ActBlock::of(hi, lo, b), meta);
+        *sums = add_wide::<I, F>(isa, acc, scales, of_block, meta, 1);
+    }
+}
