@@ -42,6 +42,10 @@ const FILES: &[(&str, &str)] = &[
     ("crates/smallmind-kernels/src/matmul/float.rs", "marks units as plain bytes"),
     ("crates/smallmind-kernels/src/matmul/format.rs", "marks units as plain bytes"),
     ("crates/smallmind-kernels/src/matmul/gated.rs", "threads join disjoint parts of two outputs"),
+    (
+        "crates/smallmind-kernels/src/matmul/many.rs",
+        "memory for the sums of all tokens that there may be is written for those that there are",
+    ),
     ("crates/smallmind-kernels/src/matmul/tile.rs", "threads write disjoint rows of one output"),
     (
         "crates/smallmind-kernels/src/ops/tile_attention.rs",

@@ -166,7 +166,7 @@ impl<D: Dot> Isa for Two256<D> {
     const TOKENS: usize = 4;
     const WIDE_TOKENS: usize = 4;
     const NARROW_FROM: usize = D::NARROW_FROM;
-    const MANY_FROM: usize = 16;
+    const MANY_FROM: usize = 3;
     const QUERIES: usize = 2;
 
     #[inline(always)]

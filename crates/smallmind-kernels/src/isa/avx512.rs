@@ -169,7 +169,7 @@ impl<D: Dot> Isa for One512<D> {
     const TOKENS: usize = 8;
     const WIDE_TOKENS: usize = 8;
     const NARROW_FROM: usize = 2;
-    const MANY_FROM: usize = 16;
+    const MANY_FROM: usize = 3;
     const QUERIES: usize = 6;
 
     #[inline(always)]

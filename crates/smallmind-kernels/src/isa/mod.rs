@@ -54,7 +54,7 @@ pub(crate) trait Isa: Copy + 'static {
     const WIDE_TOKENS: usize;
     /// From how many tokens of a tile on quants of 4 bits are multiplied by [`Isa::narrow`], where that is faster.
     const NARROW_FROM: usize = usize::MAX;
-    /// From how many tokens on the weights of a span are unpacked once for all, whose sums wait in memory.
+    /// From how many tokens on nibbles of a span are unpacked once for all, whose sums wait in memory (`matmul::many`).
     const MANY_FROM: usize = usize::MAX;
     /// Whether [`Isa::dot_u7`] is exact for all unsigned bytes.
     const UNSIGNED: bool = Self::BIAS == 128;

@@ -154,15 +154,6 @@ fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
     let whole = x[0].len() / UNIT_K;
     for u in 0..groups[0].len() {
         let steps = if u < whole { UNIT_K } else { x[0].len() % UNIT_K };
-        for g in 0..G {
-            let here = std::ptr::from_ref(&groups[g][u]).cast::<u8>();
-            let mut line = 0;
-            while T <= 2 && line < size_of::<FloatUnit<F::Item>>() {
-                // The groups are so many streams, of which each is this far ahead.
-                isa.prefetch(here.wrapping_add(PREFETCH_BYTES / G + line));
-                line += 64;
-            }
-        }
         for kk in 0..steps {
             let k = u * UNIT_K + kk;
             let mut xs = [isa.splat(0.0); T];
@@ -170,7 +161,12 @@ fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
                 xs[t] = isa.splat(x[t][k]);
             }
             for g in 0..G {
-                let w = F::load(isa, &groups[g][u].w[kk]);
+                let w = &groups[g][u].w[kk];
+                // A line at a time; the groups are so many streams, of which each is this far ahead.
+                if T <= 2 && kk * size_of_val(w) % 64 == 0 {
+                    isa.prefetch(std::ptr::from_ref(w).cast::<u8>().wrapping_add(PREFETCH_BYTES / G));
+                }
+                let w = F::load(isa, w);
                 for t in 0..T {
                     acc[g][t] = isa.fma(w, xs[t], acc[g][t]);
                 }

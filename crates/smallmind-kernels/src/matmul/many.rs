@@ -1,6 +1,12 @@
-//! Many tokens: the weights of a span are unpacked once, into registers, and all tokens pass by, whose sums wait in memory.
-//! That is a load and a store for each sum of a span, beside its products; sums that stay in registers are those of a few
-//! tokens, and unpacking for each few costs more. (docs/performance.md)
+//! Several tokens: the weights of a span are unpacked once, into registers, and all tokens pass by, whose sums wait in
+//! memory. That is a load and a store for each sum of a span, beside its products; sums that stay in registers are those of
+//! a few tokens, and unpacking for each few costs more. (docs/performance.md)
+#![allow(
+    unsafe_code,
+    reason = "memory for the sums of all tokens that there may be is not written for those that there are not"
+)]
+
+use std::mem::MaybeUninit;
 
 use super::acts::{ActBlock, ActMeta, ActQuants, BLOCK, PARTS, SPAN, TILE};
 use super::format::{Format, LARGEST_WEIGHT, RowGroup, Scales, integer_scales};
@@ -18,10 +24,10 @@ const BLOCKS: usize = SPAN / BLOCK;
 pub(super) const fn from<I: Isa, F: Format>() -> usize {
     match (sums_are_narrow::<F>(), F::QUANTS.signed) {
         (true, _) => I::MANY_FROM,
-        // Two sums in 64 bits for each block wait, where it is one in 32.
-        (false, false) => I::MANY_FROM.saturating_mul(2),
-        // They lie as they are multiplied.
-        (false, true) => usize::MAX,
+        // A sum in 64 bits takes two registers.
+        (false, false) if I::MANY_FROM < usize::MAX => 2 * TILE,
+        // Bytes lie as they are multiplied.
+        (false, _) => usize::MAX,
     }
 }
 
@@ -30,33 +36,55 @@ const fn sums_are_narrow<F: Format>() -> bool {
     F::NARROW && !F::HALVES
 }
 
-/// Sums of tokens, as they wait.
-pub(super) struct Waiting<I: Isa> {
-    narrow: [[I::I; PARTS]; MANY],
-    wide: [I::W; MANY],
+/// Memory for sums that wait.
+pub(super) struct Room<I: Isa> {
+    narrow: [MaybeUninit<[I::I; PARTS]>; MANY],
+    wide: [MaybeUninit<I::W>; MANY],
 }
 
-impl<I: Isa> Waiting<I> {
-    pub(super) fn new(isa: I) -> Self {
-        Waiting { narrow: [[isa.isplat(0); PARTS]; MANY], wide: [isa.wzero(); MANY] }
+/// Sums of tokens, as they wait.
+pub(super) struct Waiting<'a, I: Isa> {
+    narrow: &'a mut [[I::I; PARTS]],
+    wide: &'a mut [I::W],
+}
+
+impl<I: Isa> Room<I> {
+    pub(super) fn new() -> Self {
+        Room {
+            narrow: [const { MaybeUninit::uninit() }; MANY],
+            wide: [const { MaybeUninit::uninit() }; MANY],
+        }
+    }
+
+    /// For so many tokens, at most [`MANY`].
+    #[inline(always)]
+    pub(super) fn waiting(&mut self, isa: I, tokens: usize) -> Waiting<'_, I> {
+        let (narrow, wide) = (&mut self.narrow[..tokens], &mut self.wide[..tokens]);
+        for (narrow, wide) in narrow.iter_mut().zip(&mut *wide) {
+            narrow.write([isa.isplat(0); PARTS]);
+            wide.write(isa.wzero());
+        }
+        // SAFETY: as many have just been written.
+        unsafe { Waiting { narrow: narrow.assume_init_mut(), wide: wide.assume_init_mut() } }
     }
 }
 
-/// A tile's activations of one span.
+/// A tile's activations of one span: one for each of its tokens.
 #[derive(Clone, Copy)]
 struct Inputs<'a> {
-    hi: &'a [ActQuants; TILE],
-    lo: &'a [ActQuants; TILE],
-    metas: [&'a [ActMeta; TILE]; BLOCKS],
+    hi: &'a [ActQuants],
+    lo: &'a [ActQuants],
+    metas: [&'a [ActMeta]; BLOCKS],
 }
 
 impl<'a> Inputs<'a> {
     #[inline(always)]
     fn of(p: &Piece<'a>, tile: usize, span: usize) -> Self {
         let acts = p.acts.tile(tile);
-        let (lines, (metas, _)) = (acts.quants.as_chunks::<TILE>().0, acts.metas.as_chunks::<TILE>());
-        let (lines, metas) = (&lines[span * PARTS..][..PARTS], &metas[span * BLOCKS..][..BLOCKS]);
-        Inputs { hi: &lines[0], lo: &lines[1], metas: [&metas[0], &metas[1]] }
+        let height = acts.height;
+        let (hi, lo) = acts.quants[span * PARTS * height..][..PARTS * height].split_at(height);
+        let (first, last) = acts.metas[span * BLOCKS * height..][..BLOCKS * height].split_at(height);
+        Inputs { hi, lo, metas: [first, last] }
     }
 }
 
@@ -67,7 +95,7 @@ pub(super) fn group<I: Isa, F: Format>(
     p: &Piece<'_>,
     (group, g): (&RowGroup<'_, F::Unit>, usize),
     (first, tokens): (usize, usize),
-    waiting: &mut Waiting<I>,
+    waiting: &mut Waiting<'_, I>,
 ) {
     let bound = isa.load(group.bounds);
     let factor = isa.div(isa.splat(LARGEST_WEIGHT), bound);
@@ -104,7 +132,7 @@ pub(super) fn group<I: Isa, F: Format>(
             }
         }
         if sums_are_narrow::<F>() && (span + 1 == spans || (span + 1) % (NARROW_BLOCKS / BLOCKS) == 0) {
-            for (wide, narrow) in waiting.wide.iter_mut().zip(&waiting.narrow).take(tokens) {
+            for (wide, narrow) in waiting.wide.iter_mut().zip(waiting.narrow.iter()).take(tokens) {
                 let before = if span < NARROW_BLOCKS / BLOCKS { isa.wzero() } else { *wide };
                 *wide = widened(isa, before, *narrow);
             }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::PackedRef;
 use super::acts::{ActBlock, ActMeta, ActQuants, PARTS, QuantizedActs, RADIX, TILE, Tile};
 use super::format::{Format, GROUP, LARGEST_WEIGHT, RowGroup, Scales, group_len, integer_scales, units};
-use super::many::{self, MANY, Waiting};
+use super::many::{self, MANY, Room};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::amx::TileMut;
@@ -201,7 +201,8 @@ impl<I: Isa> Multiply<I> for Leaves {
 #[inline(always)]
 pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Piece<'_>) {
     let len = group_len::<F>(units::<F>(p.w.k()));
-    let mut waiting = (p.tokens >= many::from::<I, F>()).then(|| Waiting::new(isa));
+    let mut room = Room::new();
+    let mut waiting = (p.tokens >= many::from::<I, F>()).then(|| room.waiting(isa, p.tokens.min(MANY)));
     let mut first = p.groups.start;
     while first < p.groups.end {
         let last = p.groups.end.min(first + PANEL);
