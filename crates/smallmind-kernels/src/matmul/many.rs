@@ -22,13 +22,12 @@ const BLOCKS: usize = SPAN / BLOCK;
 
 /// From how many tokens on this is faster.
 pub(super) const fn from<I: Isa, F: Format>() -> usize {
-    match (sums_are_narrow::<F>(), F::QUANTS.signed) {
-        (true, _) => I::MANY_FROM,
-        // A sum in 64 bits takes two registers.
-        (false, false) if I::MANY_FROM < usize::MAX => 2 * TILE,
-        // Bytes lie as they are multiplied.
-        (false, _) => usize::MAX,
+    if sums_are_narrow::<F>() {
+        return I::MANY_FROM;
     }
+    // Bytes lie as they are multiplied; nibbles with two scales a block are rare. A sum in 64 bits takes two registers.
+    let never = I::MANY_FROM == usize::MAX || F::QUANTS.signed || F::NARROW;
+    if never { usize::MAX } else { 2 * TILE }
 }
 
 /// Whether sums of a span fit 32 bits, a while.
@@ -42,7 +41,7 @@ pub(super) struct Room<I: Isa> {
     wide: [MaybeUninit<I::W>; MANY],
 }
 
-/// Sums of tokens, as they wait.
+/// Sums of tokens, as they wait; zero between one row group and the next.
 pub(super) struct Waiting<'a, I: Isa> {
     narrow: &'a mut [[I::I; PARTS]],
     wide: &'a mut [I::W],
@@ -117,37 +116,32 @@ pub(super) fn group<I: Isa, F: Format>(
             let of = tile * TILE..tokens.min((tile + 1) * TILE);
             if sums_are_narrow::<F>() {
                 let sums = &mut waiting.narrow[of];
-                match span % (NARROW_BLOCKS / BLOCKS) {
-                    0 => narrow::<I, F, true>(isa, &quants, &scales, x, sums),
-                    _ => narrow::<I, F, false>(isa, &quants, &scales, x, sums),
-                }
+                narrow::<I, F>(isa, &quants, &scales, x, sums);
             } else {
                 let sums = &mut waiting.wide[of];
                 for b in 0..BLOCKS {
-                    match span * BLOCKS + b {
-                        0 => wide::<I, F, true>(isa, &quants[b], scales[b], x, b, sums),
-                        _ => wide::<I, F, false>(isa, &quants[b], scales[b], x, b, sums),
-                    }
+                    wide::<I, F>(isa, &quants[b], scales[b], x, b, sums);
                 }
             }
         }
         if sums_are_narrow::<F>() && (span + 1 == spans || (span + 1) % (NARROW_BLOCKS / BLOCKS) == 0) {
-            for (wide, narrow) in waiting.wide.iter_mut().zip(waiting.narrow.iter()).take(tokens) {
-                let before = if span < NARROW_BLOCKS / BLOCKS { isa.wzero() } else { *wide };
-                *wide = widened(isa, before, *narrow);
+            for (wide, narrow) in waiting.wide.iter_mut().zip(waiting.narrow.iter_mut()).take(tokens) {
+                *wide = widened(isa, *wide, *narrow);
+                *narrow = [isa.isplat(0); PARTS];
             }
         }
     }
-    for (t, sums) in waiting.wide.iter().enumerate().take(tokens) {
+    for (t, sums) in waiting.wide.iter_mut().enumerate().take(tokens) {
         let token = first + t;
         let unit = unit_of::<F>(p.acts.tile(token / TILE).metas[token % TILE].d);
         p.store(isa, g, token, isa.wscaled(*sums, bound, unit));
+        *sums = isa.wzero();
     }
 }
 
-/// Adds the products of a span of nibbles to sums in 32 bits, or puts them there first.
+/// Adds the products of a span of nibbles to sums in 32 bits.
 #[inline(always)]
-fn narrow<I: Isa, F: Format, const FIRST: bool>(
+fn narrow<I: Isa, F: Format>(
     isa: I,
     quants: &[[I::B; 8]; BLOCKS],
     scales: &[Scales<I::I>; BLOCKS],
@@ -158,7 +152,7 @@ fn narrow<I: Isa, F: Format, const FIRST: bool>(
     let middle = isa.isplat(I::MIDDLE - i32::from(F::QUANTS.offset));
     let less = [isa.imac(scales[0].m[0], by[0], middle), isa.imac(scales[1].m[0], by[1], middle)];
     for (((sums, hi), lo), meta) in sums.iter_mut().zip(x.hi).zip(x.lo).zip(x.metas[0]) {
-        let (mut acc, of_x) = (if FIRST { [isa.isplat(0); PARTS] } else { *sums }, &meta.sums.span);
+        let (mut acc, of_x) = (*sums, &meta.sums.span);
         if F::MINIMA || i32::from(F::QUANTS.offset) != I::MIDDLE {
             for part in 0..PARTS {
                 acc[part] = isa.pair_mac(acc[part], less, of_x[part]);
@@ -168,9 +162,9 @@ fn narrow<I: Isa, F: Format, const FIRST: bool>(
     }
 }
 
-/// Adds the products of block `b` of a span to sums in 64 bits, or puts them there first.
+/// Adds the products of block `b` of a span to sums in 64 bits.
 #[inline(always)]
-fn wide<I: Isa, F: Format, const FIRST: bool>(
+fn wide<I: Isa, F: Format>(
     isa: I,
     quants: &[I::B; 8],
     scales: Scales<I::I>,
@@ -179,8 +173,7 @@ fn wide<I: Isa, F: Format, const FIRST: bool>(
     sums: &mut [I::W],
 ) {
     for (((sums, hi), lo), meta) in sums.iter_mut().zip(x.hi).zip(x.lo).zip(x.metas[b]) {
-        let acc = if FIRST { isa.wzero() } else { *sums };
         let of_block = Leaves.sums::<F, false>(isa, quants, ActBlock::of(hi, lo, b), meta);
-        *sums = add_wide::<I, F>(isa, acc, scales, of_block, meta, 1);
+        *sums = add_wide::<I, F>(isa, *sums, scales, of_block, meta, 1);
     }
 }

@@ -202,7 +202,8 @@ impl<I: Isa> Multiply<I> for Leaves {
 pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Piece<'_>) {
     let len = group_len::<F>(units::<F>(p.w.k()));
     let mut room = Room::new();
-    let mut waiting = (p.tokens >= many::from::<I, F>()).then(|| room.waiting(isa, p.tokens.min(MANY)));
+    let many = const { many::from::<I, F>() };
+    let mut waiting = (many < usize::MAX && p.tokens >= many).then(|| room.waiting(isa, p.tokens.min(MANY)));
     let mut first = p.groups.start;
     while first < p.groups.end {
         let last = p.groups.end.min(first + PANEL);
@@ -224,8 +225,8 @@ pub(crate) fn rows<I: Isa, F: Format>(isa: I, several: impl Multiply<I>, p: &Pie
             for g in first..last {
                 let group = &RowGroup::of(p.w.bytes(), len, g);
                 match width {
-                    8 if I::TOKENS >= 8 => tile::<I, F, _, 8>(isa, several, p, group, g, t),
-                    4 if I::TOKENS >= 4 => tile::<I, F, _, 4>(isa, several, p, group, g, t),
+                    8 if I::TOKENS >= 8 && many > 8 => tile::<I, F, _, 8>(isa, several, p, group, g, t),
+                    4 if I::TOKENS >= 4 && many > 4 => tile::<I, F, _, 4>(isa, several, p, group, g, t),
                     2 => tile::<I, F, _, 2>(isa, several, p, group, g, t),
                     _ => tile::<I, F, _, 1>(isa, Leaves, p, group, g, t),
                 }
