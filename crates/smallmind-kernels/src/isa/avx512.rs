@@ -513,4 +513,9 @@ impl<D: Dot> Isa for One512<D> {
         // SAFETY: a prefetch is a hint and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
+    #[inline(always)]
+    fn prefetch_once(self, p: *const u8) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_NTA>(p.cast()) }
+    }
 }

@@ -5,6 +5,7 @@
 //! take array references, so lengths are in the types. Nothing here knows what a model is.
 
 pub(crate) mod scalar;
+pub(crate) mod stream;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
@@ -215,6 +216,11 @@ pub(crate) trait Isa: Copy + 'static {
 
     /// Asks for the cache line at `p`, which may lie anywhere: a hint that never faults.
     fn prefetch(self, p: *const u8);
+    /// [`Isa::prefetch`] of what is read once.
+    #[inline(always)]
+    fn prefetch_once(self, p: *const u8) {
+        self.prefetch(p);
+    }
 }
 
 /// Two words as one lane.

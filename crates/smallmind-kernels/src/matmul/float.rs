@@ -5,6 +5,7 @@ use super::format::{GROUP, Pod};
 use super::tile::{PREFETCH_BYTES, Piece};
 use crate::aligned::cast;
 use crate::isa::Isa;
+use crate::isa::stream::Stream;
 
 /// `k` values of one unit.
 pub(crate) const UNIT_K: usize = 16;
@@ -164,7 +165,8 @@ fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
                 let w = &groups[g][u].w[kk];
                 // A line at a time; the groups are so many streams, of which each is this far ahead.
                 if T <= 2 && kk * size_of_val(w) % 64 == 0 {
-                    isa.prefetch(std::ptr::from_ref(w).cast::<u8>().wrapping_add(PREFETCH_BYTES / G));
+                    let stream = if T == 1 { p.stream } else { Stream::Asked };
+                    stream.ask(isa, std::ptr::from_ref(w).cast(), PREFETCH_BYTES / G, true);
                 }
                 let w = F::load(isa, w);
                 for t in 0..T {

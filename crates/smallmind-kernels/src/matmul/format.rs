@@ -93,6 +93,12 @@ pub(crate) trait Format {
     const NARROW: bool =
         Self::QUANTS.largest.cast_unsigned() + Self::QUANTS.offset <= 15 && !Self::QUANTS.signed;
 
+    /// Whether one token's reading is followed by prefetchers that do ([`Stream::Followed`]): units are read in the order of
+    /// their bytes and with little to be done for each. Measured.
+    ///
+    /// [`Stream::Followed`]: crate::isa::stream::Stream::Followed
+    const FOLLOWED: bool = false;
+
     /// The 8 byte vectors of block `b`.
     fn unpack<I: Isa>(isa: I, u: &Self::Unit, b: usize) -> [I::B; 8];
     /// Whether there is a [`Format::unpack_in_place`].
@@ -337,6 +343,7 @@ impl Format for Q8 {
     type Unit = Q8Unit;
     const BLOCKS: usize = 2;
     const QUANTS: Quants = Quants { signed: true, offset: 0, least: -128, largest: 127 };
+    const FOLLOWED: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q8Unit, b: usize) -> [I::B; 8] {
@@ -422,6 +429,7 @@ impl Format for Q41 {
     const BLOCKS: usize = 1;
     const QUANTS: Quants = Quants::unsigned(4, 0);
     const MINIMA: bool = true;
+    const FOLLOWED: bool = true;
 
     #[inline(always)]
     fn unpack<I: Isa>(isa: I, u: &Q41Unit, _b: usize) -> [I::B; 8] {

@@ -14,6 +14,7 @@ use super::tile::{
     Leaves, Multiply, NARROW_BLOCKS, PREFETCH_BYTES, Piece, add_wide, ask_ahead, unit_of, widened,
 };
 use crate::isa::Isa;
+use crate::isa::stream::Stream;
 
 /// Tokens that pass by: some whole tiles.
 pub(super) const MANY: usize = 4 * TILE;
@@ -106,7 +107,8 @@ pub(super) fn group<I: Isa, F: Format>(
             let block = span * BLOCKS + b;
             if let Some(unit) = group.units.get(block / F::BLOCKS) {
                 let b_of_unit = block % F::BLOCKS;
-                ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b_of_unit);
+                // Between one span and the next prefetchers lose the thread.
+                ask_ahead::<F, PREFETCH_BYTES>(isa, Stream::Asked, unit, b_of_unit);
                 quants[b] = F::unpack(isa, unit, b_of_unit);
                 scales[b] = integer_scales::<I, F>(isa, unit, b_of_unit, factor);
             }

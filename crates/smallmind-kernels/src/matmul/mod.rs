@@ -67,6 +67,7 @@ use std::ops::Range;
 
 use crate::aligned::ALIGN;
 use crate::dtype::DType;
+use crate::isa::stream::Stream;
 use crate::table::Kernels;
 use crate::threads::Pool;
 use float::{FloatFormat, FloatUnit};
@@ -277,6 +278,7 @@ fn piece<'a>(
         out,
         out_stride,
         first,
+        stream: Stream::of_this_cpu(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::many::{self, MANY, Room};
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::amx::TileMut;
+use crate::isa::stream::Stream;
 
 /// Groups whose weights stay in the first-level cache while all tokens pass by.
 pub(super) const PANEL: usize = 4;
@@ -53,6 +54,8 @@ pub(crate) struct Piece<'a> {
     pub(crate) out: OutPtr,
     pub(crate) out_stride: usize,
     pub(crate) first: usize,
+    /// How weights come in time.
+    pub(crate) stream: Stream,
 }
 
 impl Piece<'_> {
@@ -251,11 +254,13 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     let bound = isa.load(group.bounds);
     let factor = isa.div(isa.splat(LARGEST_WEIGHT), bound);
     let narrow = F::NARROW && T >= I::NARROW_FROM;
+    // Prefetchers keep up with what is read fast.
+    let stream = if T == 1 { p.stream } else { Stream::Asked };
     let mut wide = Wide { isa, sums: [isa.wzero(); T] };
     let mut of_parts = Narrow { isa, sums: [[isa.isplat(0); T]; 2] };
     for (u, unit) in group.units.iter().enumerate() {
         for b in 0..F::BLOCKS {
-            ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b);
+            ask_ahead::<F, PREFETCH_BYTES>(isa, stream, unit, b);
             let block = u * F::BLOCKS + b;
             let x = Inputs::of(&acts, at, block);
             let scales = integer_scales::<I, F>(isa, unit, b, factor);
@@ -281,12 +286,17 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
 /// Asks for what comes some way behind block `b` of a unit: a part at a time, for a CPU has only so many misses on their way,
 /// and waits with what asks for one more.
 #[inline(always)]
-pub(super) fn ask_ahead<F: Format, const BYTES: usize>(isa: impl Isa, unit: &F::Unit, b: usize) {
+pub(super) fn ask_ahead<F: Format, const BYTES: usize>(
+    isa: impl Isa,
+    stream: Stream,
+    unit: &F::Unit,
+    b: usize,
+) {
     let here = std::ptr::from_ref(unit).cast::<u8>();
     let lines = size_of::<F::Unit>() / 64;
     let first = lines * b / F::BLOCKS;
     for line in first..first + lines.div_ceil(F::BLOCKS) {
-        isa.prefetch(here.wrapping_add(BYTES + 64 * line));
+        stream.ask(isa, here.wrapping_add(64 * line), BYTES, F::FOLLOWED);
     }
 }
 

@@ -15,6 +15,7 @@ use super::{STAY_NEAR, Steps, at_once, fill};
 use crate::aligned::cast;
 use crate::isa::amx::{BfTiles, ROWS, Sums, TileBytes, TileIsa};
 use crate::isa::avx512::Avx512;
+use crate::isa::stream::Stream;
 use crate::isa::{Isa, LANES};
 use crate::matmul::acts::{ActQuants, BLOCK, TILE};
 use crate::matmul::float::{FloatFormat, FloatUnit, UNIT_K};
@@ -229,7 +230,7 @@ impl<F: Format> Source for Quantized<'_, F> {
     fn fill<T: BfTiles>(&self, isa: Avx512, group: usize, block: usize, out: &mut MaybeUninit<TileBytes>) {
         let units = RowGroup::<F::Unit>::of(self.bytes, self.len, group).units;
         let (unit, b) = (&units[block / F::BLOCKS], block % F::BLOCKS);
-        ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b);
+        ask_ahead::<F, PREFETCH_BYTES>(isa, Stream::Asked, unit, b);
         let scales = F::scales(isa, unit, b);
         let bytes = F::unpack(isa, unit, b);
         macro_rules! value {

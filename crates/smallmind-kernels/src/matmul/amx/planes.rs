@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use super::{MOST_TILES, Step};
 use crate::isa::Isa;
 use crate::isa::amx::{Sums, TileBytes, TileIsa};
+use crate::isa::stream::Stream;
 use crate::matmul::acts::{BLOCK, PARTS, SPAN, TILE};
 use crate::matmul::format::{Format, LARGEST_WEIGHT, RowGroup, integer_scales};
 use crate::matmul::tile::ask_ahead;
@@ -164,7 +165,7 @@ impl<'a, I: TileIsa, F: Format> Filling<'a, I, F> {
         half: usize,
         tiles: &mut [MaybeUninit<TileBytes>; PLANES],
     ) {
-        ask_ahead::<F, PREFETCH_BYTES>(isa, unit, b);
+        ask_ahead::<F, PREFETCH_BYTES>(isa, Stream::Asked, unit, b);
         let q = F::unpack(isa, unit, b);
         let scales = integer_scales::<I, F>(isa, unit, b, self.factor);
         // 16 bits wrap, and what is left in the end fits them.
