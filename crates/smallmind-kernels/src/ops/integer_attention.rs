@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use super::attention::{PageTask, Partial, seen_by, softmax};
-use super::pages::{PAGE, Scores, padded, prefetch};
+use super::pages::{PAGE, PREFETCH_BYTES, Scores, padded};
+use crate::isa::stream::Stream;
 use crate::isa::{Isa, LANES};
 
 /// The largest integer that a key or a value becomes.
@@ -274,6 +275,8 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
     let mut b = blocks.start;
     while b < blocks.end {
         b += match blocks.end - b {
+            // Few queries: keys in the order of their addresses, for memory is what takes time.
+            _ if Q < 4 => score::<I, Q, 1>(isa, page, b, &q, &mut scores),
             1 => score::<I, Q, 1>(isa, page, b, &q, &mut scores),
             4.. if I::QUERIES == 6 => score::<I, Q, 4>(isa, page, b, &q, &mut scores),
             _ => score::<I, Q, 2>(isa, page, b, &q, &mut scores),
@@ -295,6 +298,12 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
     Q
 }
 
+/// How a page comes in time: many queries have it in a cache, and are fastest when it is asked for from there.
+#[inline(always)]
+fn stream<const Q: usize>() -> Stream {
+    if Q < 4 { Stream::of_this_cpu() } else { Stream::Asked }
+}
+
 /// Scores of B blocks of 16 positions from `block` on, in the queries' units; returns B.
 #[inline(always)]
 fn score<I: Isa, const Q: usize, const B: usize>(
@@ -310,11 +319,12 @@ fn score<I: Isa, const Q: usize, const B: usize>(
         k[j] = &page.keys[(block + j) * n..][..n];
     }
     let q = q.map(|q| &q[..n]);
+    let stream = stream::<Q>();
     let mut acc = [[isa.isplat(0); B]; Q];
     for p in 0..n {
         let mut key = [isa.bsplat(0); B];
         for j in 0..B {
-            prefetch(isa, &k[j][p]);
+            stream.ask(isa, std::ptr::from_ref(&k[j][p]).cast(), PREFETCH_BYTES, true);
             key[j] = isa.load_words(&k[j][p]);
         }
         for i in 0..Q {
@@ -343,13 +353,14 @@ fn weigh<I: Isa, const Q: usize, const V: usize>(
     out: &mut [f32],
 ) -> usize {
     let columns = width / LANES;
+    let stream = stream::<Q>();
     let mut acc = [[isa.isplat(0); V]; Q];
     let rows = page.values[positions.start * columns..positions.end * columns].chunks_exact(columns);
     for (p, row) in positions.zip(rows) {
         let row = &row[at / LANES..][..V];
         let mut x = [isa.bsplat(0); V];
         for v in 0..V {
-            prefetch(isa, &row[v]);
+            stream.ask(isa, std::ptr::from_ref(&row[v]).cast(), PREFETCH_BYTES, true);
             x[v] = isa.load_words(&row[v]);
         }
         for i in 0..Q {
