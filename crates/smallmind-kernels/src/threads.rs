@@ -46,9 +46,12 @@ unsafe impl Send for Shared {}
 /// A fixed set of threads, the caller among them.
 pub struct Pool {
     shared: Arc<Shared>,
+    /// Callers take turns.
     gate: Mutex<()>,
     /// What is left of each thread's share in [`Pool::balanced`].
     shares: Box<[Share]>,
+    /// Whether threads are equally fast, as [`Pool::short`] sees it.
+    evenness: Evenness,
     workers: Vec<std::thread::JoinHandle<()>>,
 }
 
@@ -86,7 +89,8 @@ impl Pool {
             done: Condvar::new(),
         });
         let shares = (0..threads.max(1)).map(|_| Share(AtomicU64::new(0))).collect();
-        let mut pool = Pool { shared, gate: Mutex::new(()), shares, workers: Vec::new() };
+        let mut pool =
+            Pool { shared, gate: Mutex::new(()), shares, evenness: Evenness::default(), workers: Vec::new() };
         for index in 1..threads.max(1) {
             let shared = Arc::clone(&pool.shared);
             let worker = std::thread::Builder::new()
@@ -139,21 +143,13 @@ impl Pool {
         }
     }
 
-    /// Calls `f(task)` once for every task in `0..tasks`, each on whichever thread is free.
+    /// Calls `f(task)` once for every task in `0..tasks`: neighbours on one thread, as long as all are equally fast.
     pub fn tasks(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.workers.is_empty() {
             return (0..tasks).for_each(f);
         }
-        let next = AtomicUsize::new(0);
-        self.run(&|_| {
-            loop {
-                let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks {
-                    break;
-                }
-                f(task);
-            }
-        });
+        let start = |thread| tasks * thread / self.threads();
+        self.balanced(&start, 1, &|_, range| range.for_each(f));
     }
 
     /// Calls `f(thread, range)` for ranges that together are `0..start(threads())`. Thread `i` begins with its share
@@ -164,7 +160,7 @@ impl Pool {
     /// With 2³² items or more.
     pub fn balanced(
         &self,
-        start: &dyn Fn(usize) -> usize,
+        start: &(dyn Fn(usize) -> usize + Sync),
         least: usize,
         f: &(dyn Fn(usize, Range<usize>) + Sync),
     ) {
@@ -180,10 +176,44 @@ impl Pool {
         };
         self.run_after(share_out, &|thread| {
             for i in 0..threads {
-                let share = &self.shares[(thread + i) % threads];
-                while let Some(range) = share.take(least) {
+                let owner = (thread + i) % threads;
+                let mut others = 0;
+                while let Some(range) = self.shares[owner].take(least) {
+                    if i > 0 {
+                        others += range.len();
+                    }
                     f(thread, range);
                 }
+                if others > 0 {
+                    self.evenness.taken_over(others, start(owner)..start(owner + 1));
+                }
+            }
+        });
+    }
+
+    /// [`Pool::balanced`] for work of microseconds, of which `least` items take about one. As long as threads prove equally
+    /// fast each is given its share in one piece and nobody looks after the others: where one piece ends, what memory has
+    /// on its way runs dry, and a look at what another core has written takes as long as a row of weights.
+    ///
+    /// # Panics
+    /// As [`Pool::balanced`].
+    pub fn short(
+        &self,
+        start: &(dyn Fn(usize) -> usize + Sync),
+        least: usize,
+        f: &(dyn Fn(usize, Range<usize>) + Sync),
+    ) {
+        let share = start(1) / least.max(1);
+        if self.workers.is_empty() || share > LONGEST_SHORT || self.evenness.probes(share) {
+            self.evenness.uneven.store(false, Ordering::Relaxed);
+            self.balanced(start, least, f);
+            self.evenness.probed(share);
+            return;
+        }
+        self.run(&|thread| {
+            let share = start(thread)..start(thread + 1);
+            if !share.is_empty() {
+                f(thread, share);
             }
         });
     }
@@ -267,6 +297,56 @@ impl Share {
             split(now).map(|(_, middle, end)| middle << 32 | end)
         });
         taken.ok().and_then(split).map(|(start, middle, _)| start as usize..middle as usize)
+    }
+}
+
+/// A share of so many times the least is not short: a thread that loses its processor meanwhile is to be helped.
+const LONGEST_SHORT: usize = 256;
+/// A share of so many times the least says how fast threads are: in less, the start of a worker counts.
+const TELLING: usize = 16;
+/// Telling turns in a row without much taken over, before shares are given out in one piece.
+const EVEN_TURNS: u32 = 8;
+/// Of so many telling turns one is balanced then, to see.
+const PROBE_EVERY: u32 = 16;
+
+/// Whether threads have been equally fast of late.
+#[derive(Default)]
+struct Evenness {
+    /// Telling turns, and how many of them were even in a row: of callers, who take turns; were they to meet, one count
+    /// would be lost.
+    turns: AtomicU32,
+    even: AtomicU32,
+    /// A thread has taken over much of another's share.
+    uneven: AtomicBool,
+}
+
+impl Evenness {
+    /// A thread has taken over so many items of another's share.
+    fn taken_over(&self, items: usize, share: Range<usize>) {
+        // Who does 7/6 while another does 5/6 is 1.4 times as fast.
+        if 6 * items > share.len() {
+            self.uneven.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a turn of so large shares is to be balanced.
+    fn probes(&self, share: usize) -> bool {
+        let even = self.even.load(Ordering::Relaxed) >= EVEN_TURNS;
+        if !even || share < TELLING {
+            return !even;
+        }
+        let turn = self.turns.load(Ordering::Relaxed).wrapping_add(1);
+        self.turns.store(turn, Ordering::Relaxed);
+        turn.is_multiple_of(PROBE_EVERY)
+    }
+
+    /// A turn of so large shares was balanced.
+    fn probed(&self, share: usize) {
+        let uneven = self.uneven.swap(false, Ordering::Relaxed);
+        if (TELLING..=LONGEST_SHORT).contains(&share) {
+            let even = if uneven { 0 } else { self.even.load(Ordering::Relaxed).saturating_add(1) };
+            self.even.store(even, Ordering::Relaxed);
+        }
     }
 }
 
@@ -429,6 +509,48 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn short_work_is_done_once_each_also_while_threads_prove_even_and_when_they_are_not() {
+        for threads in [1, 2, 3] {
+            let pool = Pool::new(threads).unwrap();
+            for round in 0..100 {
+                let lazy = (50..60).contains(&round).then_some(threads - 1);
+                let done: Vec<AtomicUsize> = (0..97).map(|_| AtomicUsize::new(0)).collect();
+                pool.short(&|i| 97 * i / threads, 1, &|thread, range| {
+                    if lazy == Some(thread) {
+                        std::thread::sleep(std::time::Duration::from_micros(50));
+                    }
+                    for i in range {
+                        done[i].fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1), "{threads} {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn shares_go_out_in_one_piece_after_even_turns_and_until_one_takes_over_much() {
+        let e = Evenness::default();
+        let balanced = |share: usize, others: usize| {
+            if others > 0 {
+                e.taken_over(others, 0..share);
+            }
+            e.probed(share);
+        };
+        for _ in 0..EVEN_TURNS {
+            assert!(e.probes(TELLING) && e.probes(1));
+            balanced(1, 1);
+            e.uneven.store(false, Ordering::Relaxed);
+            balanced(TELLING, TELLING / 6);
+        }
+        let probes = (0..2 * PROBE_EVERY).filter(|_| e.probes(TELLING)).count();
+        assert_eq!(probes, 2, "one turn of so many looks again");
+        assert!((0..2 * PROBE_EVERY).all(|_| !e.probes(TELLING - 1)), "small shares tell nothing");
+        balanced(TELLING, TELLING / 6 + 1);
+        assert!(e.probes(TELLING) && e.probes(1));
     }
 
     #[test]

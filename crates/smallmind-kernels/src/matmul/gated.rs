@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::acts::{ActQuants, BLOCK, TILE, act_blocks, act_len};
 use super::format::GROUP;
 use super::tile::OutPtr;
-use super::{Acts, Class, Product, check, groups, least, of_class, piece};
+use super::{Acts, Class, Product, check, groups, least, of_class, piece, share_out};
 use crate::table::Kernels;
 use crate::threads::Pool;
 
@@ -109,7 +109,7 @@ pub fn matmul_gated(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, gated: Gated
     let start = |thread| {
         if thread < threads { all_groups * thread / threads / at_once * at_once } else { all_groups }
     };
-    pool.balanced(&start, least, &|thread, range| {
+    let work = |thread: usize, range: Range<usize>| {
         // SAFETY: the room holds that of every thread, as asserted: two panels, or one of all groups that a thread has.
         let room = unsafe { room.from(thread * room_of_a_thread) };
         for first in range.clone().step_by(panel) {
@@ -138,7 +138,8 @@ pub fn matmul_gated(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, gated: Gated
                 }
             }
         }
-    });
+    };
+    share_out(pool, tokens, &start, least, &work);
 }
 
 const _: () = assert!(GATED_PANEL.is_multiple_of(GROUPS_OF_A_BLOCK));

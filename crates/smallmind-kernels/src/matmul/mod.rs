@@ -204,7 +204,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
     };
     let (at_once, least) = least(acts, products.iter(), all_groups, total_bytes);
     let start = |thread| if thread < threads { start(thread) / at_once * at_once } else { start(thread) };
-    pool.balanced(&start, least, &|_, range| {
+    let work = |_: usize, range: Range<usize>| {
         let mut first = 0;
         for (p, out) in products.iter().zip(outs) {
             let count = groups(p.w.rows());
@@ -215,8 +215,23 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
             }
             first += count;
         }
-    });
+    };
+    share_out(pool, acts.tokens, &start, least, &work);
 }
+
+/// Few tokens take microseconds.
+fn share_out(
+    pool: &Pool,
+    tokens: usize,
+    start: &(dyn Fn(usize) -> usize + Sync),
+    least: usize,
+    work: &(dyn Fn(usize, Range<usize>) + Sync),
+) {
+    if tokens <= FEW_TOKENS { pool.short(start, least, work) } else { pool.balanced(start, least, work) }
+}
+
+/// Tokens that make a product no longer than its weights take to come from memory.
+const FEW_TOKENS: usize = 2;
 
 /// Panics where a product does not fit the input or an output of `len` values.
 fn check(acts: Acts<'_>, p: &Product<'_>, len: usize) {

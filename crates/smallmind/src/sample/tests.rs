@@ -53,6 +53,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn the_largest_logit_is_that_of_a_plain_search(logits in prop::collection::vec(logit(), 1..300)) {
+        let mut best: Option<usize> = None;
+        for (id, &logit) in logits.iter().enumerate() {
+            let more = best.map_or(logit > f32::NEG_INFINITY, |best| logit > logits[best]);
+            best = if more { Some(id) } else { best };
+        }
+        prop_assert_eq!(argmax(&logits), best.map(|id| id as u32));
+    }
+
+    #[test]
     fn filters_leave_the_candidates_of_the_naive_chain(
         logits in prop::collection::vec(logit(), 1..80),
         top_k in 0..90_usize,
