@@ -119,7 +119,12 @@ where
     while g < p.groups.end {
         let mut t = 0;
         let left = p.groups.end - g;
-        if left >= 4 && p.tokens < 4 {
+        if left >= 6 && p.tokens == 1 && p.stream == Stream::Followed {
+            // So many streams are followed, and the more there are the fewer end where rows do.
+            let six: [_; 6] = std::array::from_fn(|i| groups(g + i));
+            tile::<I, F, _, 1>(isa, p, six, [p.floats(t)], g, t);
+            g += 6;
+        } else if left >= 4 && p.tokens < 4 {
             let quad = [groups(g), groups(g + 1), groups(g + 2), groups(g + 3)];
             while t < p.tokens {
                 // Twice the groups of below, so half the tokens.
