@@ -57,6 +57,9 @@ pub(crate) trait Isa: Copy + 'static {
     const NARROW_FROM: usize = usize::MAX;
     /// From how many tokens on nibbles of a span are unpacked once for all, whose sums wait in memory (`matmul::many`).
     const MANY_FROM: usize = usize::MAX;
+    /// Whether one token's weights are read fast enough for prefetchers to follow ([`stream::Stream`]): where vectors are
+    /// smaller, more is done for each line.
+    const READS_FAST: bool = false;
     /// Whether [`Isa::dot_u7`] is exact for all unsigned bytes.
     const UNSIGNED: bool = Self::BIAS == 128;
     /// Query vectors that share each load of K and V, for the same reason; 2, 4 or 6.

@@ -300,8 +300,8 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
 
 /// How a page comes in time: many queries have it in a cache, and are fastest when it is asked for from there.
 #[inline(always)]
-fn stream<const Q: usize>() -> Stream {
-    if Q < 4 { Stream::of_this_cpu() } else { Stream::Asked }
+fn stream<I: Isa, const Q: usize>() -> Stream {
+    if Q < 4 && I::READS_FAST { Stream::of_this_cpu() } else { Stream::Asked }
 }
 
 /// Scores of B blocks of 16 positions from `block` on, in the queries' units; returns B.
@@ -319,7 +319,7 @@ fn score<I: Isa, const Q: usize, const B: usize>(
         k[j] = &page.keys[(block + j) * n..][..n];
     }
     let q = q.map(|q| &q[..n]);
-    let stream = stream::<Q>();
+    let stream = stream::<I, Q>();
     let mut acc = [[isa.isplat(0); B]; Q];
     for p in 0..n {
         let mut key = [isa.bsplat(0); B];
@@ -353,7 +353,7 @@ fn weigh<I: Isa, const Q: usize, const V: usize>(
     out: &mut [f32],
 ) -> usize {
     let columns = width / LANES;
-    let stream = stream::<Q>();
+    let stream = stream::<I, Q>();
     let mut acc = [[isa.isplat(0); V]; Q];
     let rows = page.values[positions.start * columns..positions.end * columns].chunks_exact(columns);
     for (p, row) in positions.zip(rows) {
