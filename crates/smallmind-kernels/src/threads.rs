@@ -144,6 +144,9 @@ impl Pool {
     }
 
     /// Calls `f(task)` once for every task in `0..tasks`: neighbours on one thread, as long as all are equally fast.
+    ///
+    /// # Panics
+    /// With 2³² tasks or more.
     pub fn tasks(&self, tasks: usize, f: &(dyn Fn(usize) + Sync)) {
         if tasks <= 1 || self.workers.is_empty() {
             return (0..tasks).for_each(f);

@@ -26,6 +26,12 @@ impl Stream {
         *THIS.get_or_init(|| if is_amd() { Stream::Followed } else { Stream::Asked })
     }
 
+    /// This, where it is read as fast as prefetchers follow: with large vectors, and with `little` to do for each line.
+    #[inline(always)]
+    pub(crate) fn read_by<I: Isa>(self, little: bool) -> Stream {
+        if I::READS_FAST && little { self } else { Stream::Asked }
+    }
+
     /// Asks for a line `bytes` behind the one at `p`, or nearer; where lines are `followed` only if this CPU does not.
     #[inline(always)]
     pub(crate) fn ask(self, isa: impl Isa, p: *const u8, bytes: usize, followed: bool) {

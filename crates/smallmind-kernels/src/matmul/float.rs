@@ -119,7 +119,7 @@ where
     while g < p.groups.end {
         let mut t = 0;
         let left = p.groups.end - g;
-        if left >= 6 && p.tokens == 1 && I::READS_FAST && p.stream == Stream::Followed {
+        if left >= 6 && p.stream.read_by::<I>(p.tokens == 1) == Stream::Followed {
             // So many streams are followed, and the more there are the fewer end where rows do.
             let six: [_; 6] = std::array::from_fn(|i| groups(g + i));
             tile::<I, F, _, 1>(isa, p, six, [p.floats(t)], g, t);
@@ -170,8 +170,12 @@ fn tile<I: Isa, F: FloatFormat, const G: usize, const T: usize>(
                 let w = &groups[g][u].w[kk];
                 // A line at a time; the groups are so many streams, of which each is this far ahead.
                 if T <= 2 && kk * size_of_val(w) % 64 == 0 {
-                    let stream = if T == 1 && I::READS_FAST { p.stream } else { Stream::Asked };
-                    stream.ask(isa, std::ptr::from_ref(w).cast(), PREFETCH_BYTES / G, true);
+                    p.stream.read_by::<I>(T == 1).ask(
+                        isa,
+                        std::ptr::from_ref(w).cast(),
+                        PREFETCH_BYTES / G,
+                        true,
+                    );
                 }
                 let w = F::load(isa, w);
                 for t in 0..T {

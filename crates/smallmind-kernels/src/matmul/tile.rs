@@ -254,8 +254,7 @@ fn tile<I: Isa, F: Format, M: Multiply<I>, const T: usize>(
     let bound = isa.load(group.bounds);
     let factor = isa.div(isa.splat(LARGEST_WEIGHT), bound);
     let narrow = F::NARROW && T >= I::NARROW_FROM;
-    // Prefetchers keep up with what is read fast.
-    let stream = if T == 1 && I::READS_FAST { p.stream } else { Stream::Asked };
+    let stream = p.stream.read_by::<I>(T == 1);
     let mut wide = Wide { isa, sums: [isa.wzero(); T] };
     let mut of_parts = Narrow { isa, sums: [[isa.isplat(0); T]; 2] };
     for (u, unit) in group.units.iter().enumerate() {

@@ -227,6 +227,9 @@ impl<I: Isa> Integers<I> for WordRows<'_> {
     }
 }
 
+/// Queries of a page that are fewer than these are few: those of one token.
+const FEW: usize = 4;
+
 /// Pairs of words of the queries that are computed at once: six of 256 values, or one of up to 1,536.
 const WORDS: usize = 6 * 128;
 
@@ -270,16 +273,18 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
         *q = &words[..pairs(dim)];
     }
 
+    // Of few queries memory is what takes time: keys come in the order of their addresses, and as this CPU reads streams
+    // best. Many have the page in a cache, and are fastest when it is asked for from there.
+    let few = Q < FEW && t.seen.len() < FEW;
+    let stream = Stream::of_this_cpu().read_by::<I>(few);
     let mut scores: [Scores; Q] = [[[0.0; LANES]; PAGE / LANES]; Q];
     let blocks = all.start / LANES..all.end.div_ceil(LANES);
     let mut b = blocks.start;
     while b < blocks.end {
         b += match blocks.end - b {
-            // Few queries: keys in the order of their addresses, for memory is what takes time.
-            _ if Q < 4 => score::<I, Q, 1>(isa, page, b, &q, &mut scores),
-            1 => score::<I, Q, 1>(isa, page, b, &q, &mut scores),
-            4.. if I::QUERIES == 6 => score::<I, Q, 4>(isa, page, b, &q, &mut scores),
-            _ => score::<I, Q, 2>(isa, page, b, &q, &mut scores),
+            left if few || left == 1 => score::<I, Q, 1>(isa, stream, page, b, &q, &mut scores),
+            4.. if I::QUERIES == 6 => score::<I, Q, 4>(isa, stream, page, b, &q, &mut scores),
+            _ => score::<I, Q, 2>(isa, stream, page, b, &q, &mut scores),
         };
     }
 
@@ -291,23 +296,22 @@ fn queries<I: Isa, const Q: usize>(isa: I, page: Words<'_>, t: &mut PageTask<'_>
     let mut at = 0;
     while at < width {
         at += match width - at >= 4 * LANES {
-            true => weigh::<I, Q, 4>(isa, page, (width, at), positions.clone(), (&integers, &units), out),
-            false => weigh::<I, Q, 1>(isa, page, (width, at), positions.clone(), (&integers, &units), out),
+            true => {
+                weigh::<I, Q, 4>(isa, stream, page, (width, at), positions.clone(), (&integers, &units), out)
+            }
+            false => {
+                weigh::<I, Q, 1>(isa, stream, page, (width, at), positions.clone(), (&integers, &units), out)
+            }
         };
     }
     Q
-}
-
-/// How a page comes in time: many queries have it in a cache, and are fastest when it is asked for from there.
-#[inline(always)]
-fn stream<I: Isa, const Q: usize>() -> Stream {
-    if Q < 4 && I::READS_FAST { Stream::of_this_cpu() } else { Stream::Asked }
 }
 
 /// Scores of B blocks of 16 positions from `block` on, in the queries' units; returns B.
 #[inline(always)]
 fn score<I: Isa, const Q: usize, const B: usize>(
     isa: I,
+    stream: Stream,
     page: Words<'_>,
     block: usize,
     q: &[&[[i16; 2]]; Q],
@@ -319,7 +323,6 @@ fn score<I: Isa, const Q: usize, const B: usize>(
         k[j] = &page.keys[(block + j) * n..][..n];
     }
     let q = q.map(|q| &q[..n]);
-    let stream = stream::<I, Q>();
     let mut acc = [[isa.isplat(0); B]; Q];
     for p in 0..n {
         let mut key = [isa.bsplat(0); B];
@@ -346,6 +349,7 @@ fn score<I: Isa, const Q: usize, const B: usize>(
 #[inline(always)]
 fn weigh<I: Isa, const Q: usize, const V: usize>(
     isa: I,
+    stream: Stream,
     page: Words<'_>,
     (width, at): (usize, usize),
     positions: Range<usize>,
@@ -353,7 +357,6 @@ fn weigh<I: Isa, const Q: usize, const V: usize>(
     out: &mut [f32],
 ) -> usize {
     let columns = width / LANES;
-    let stream = stream::<I, Q>();
     let mut acc = [[isa.isplat(0); V]; Q];
     let rows = page.values[positions.start * columns..positions.end * columns].chunks_exact(columns);
     for (p, row) in positions.zip(rows) {

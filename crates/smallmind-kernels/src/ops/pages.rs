@@ -400,7 +400,7 @@ impl Stored for Bytes<'_> {
 
 /// Asks for what lies ahead of `x`.
 #[inline(always)]
-pub(super) fn prefetch<I: Isa, X>(isa: I, x: &X) {
+fn prefetch<I: Isa, X>(isa: I, x: &X) {
     isa.prefetch(std::ptr::from_ref(x).cast::<u8>().wrapping_add(PREFETCH_BYTES));
 }
 
