@@ -159,8 +159,8 @@ pub(crate) struct SessionArgs {
     /// Storage of K and V [default: i16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE", help_heading = "Model")]
     pub(crate) kv_type: Option<KvType>,
-    /// How prompts are computed: exact gives the bits of decoding one token at a time; fast multiplies in bfloat16,
-    /// where the CPU has matrix units for it
+    /// How prompts are computed: exact gives the bits of decoding one token at a time; fast multiplies fewer bits:
+    /// bfloat16 on CPUs with AMX, elsewhere activations of 8 bits
     #[arg(long, value_enum, default_value = "exact", value_name = "HOW", help_heading = "Model")]
     pub(crate) prefill: Prefill,
     /// Tokens of one prefill pass: changes speed and working memory, no result
@@ -326,6 +326,9 @@ pub(crate) struct PerplexityArgs {
     /// Storage of K and V [default: i16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
+    /// How tokens are computed: exact, or fast (fewer bits: bfloat16 with AMX, elsewhere activations of 8 bits)
+    #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
+    pub(crate) prefill: Prefill,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

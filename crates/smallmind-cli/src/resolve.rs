@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use smallmind::{
-    Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, convert,
-    cpus,
+    FastPrecision, Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session,
+    SessionOptions, convert, cpus,
 };
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
 use smallmind_train::{Adapter, merge};
@@ -197,11 +197,23 @@ pub(crate) fn session(model: &Model, args: &SessionArgs, out: &Out) -> Result<Se
     Ok(Session::new(model, &SessionOptions { context, chunk: args.chunk, prefill, kv: kv(args.kv_type) })?)
 }
 
-/// The class of prompts; says where the fast one is not to be had.
-fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
-    if flag == Prefill::Fast && !model.offers_fast_prefill() {
-        let why = if model.is_precise() { "--precise has none" } else { "this CPU has no AMX" };
-        out.note(&format!("no fast prefill ({why}): prompts are computed exactly"));
+/// The class of prompts; says where the fast one is not to be had, and what it is.
+pub(crate) fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
+    if flag == Prefill::Fast {
+        match model.fast_prefill() {
+            Some(FastPrecision::Bf16) => out.detail(|| "prompts are computed in bfloat16".into()),
+            Some(FastPrecision::Int8) => {
+                out.detail(|| "prompts are computed with activations of 8 bits (this CPU has no AMX)".into());
+            }
+            None => {
+                let why = if model.is_precise() {
+                    "--precise has none"
+                } else {
+                    "unquantized weights need a CPU with AMX"
+                };
+                out.note(&format!("no fast prefill ({why}): prompts are computed exactly"));
+            }
+        }
     }
     flag.into()
 }

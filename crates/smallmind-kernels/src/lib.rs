@@ -34,4 +34,4 @@ pub mod attention {
 pub use aligned::ALIGN;
 pub use dtype::DType;
 pub use ops::backward::AdamStep;
-pub use table::{FastKernels, Kernels, UnknownIsa, available, kernels};
+pub use table::{Bf16Kernels, FastKernels, FastPrecision, Kernels, UnknownIsa, available, kernels};

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use crate::dtype::DType;
 use crate::gemm::Mat;
 use crate::gemm::bf16::Piece as BfGemmPiece;
 #[cfg(target_arch = "x86_64")]
@@ -26,9 +27,9 @@ use crate::isa::{
     i8mm::I8mm,
     neon::{Neon, NeonDotprod},
 };
-use crate::matmul;
 use crate::matmul::acts::{ActMeta, ActQuants};
 use crate::matmul::tile::{self, Leaves, Piece};
+use crate::matmul::{self, int8, takes_quantized};
 use crate::ops::attention::{self, PageTask, Partial};
 use crate::ops::backward::AdamStep;
 use crate::ops::pages::{self, PageMut};
@@ -46,8 +47,10 @@ pub struct Kernels {
     ///
     /// [`act_blocks`]: crate::matmul::act_blocks
     pub quantize: fn(&[f32], usize, usize, usize, &mut [ActQuants], &mut [ActMeta]),
-    /// The fast class of products, where the CPU has matrix units for it.
-    pub fast: Option<FastKernels>,
+    /// The fast class of products.
+    pub fast: FastKernels,
+    /// Products of plain matrices in bfloat16, where the CPU has matrix units for it.
+    pub bf16: Option<Bf16Kernels>,
     /// RMSNorm of one row: `x`, weight, eps, out.
     pub rms_norm: fn(&[f32], &[f32], f32, &mut [f32]),
     /// LayerNorm of one row: `x`, weight, bias, eps, out.
@@ -97,12 +100,36 @@ pub struct Kernels {
     pub(crate) gemm_piece: fn(&mut GemmPiece<'_>),
 }
 
+/// What the fast class computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastPrecision {
+    /// Activations of 8 bits with a scale for 32 values; unquantized weights are multiplied as in the exact class.
+    Int8,
+    /// Weights and activations in bfloat16.
+    Bf16,
+}
+
 /// The functions of the fast class ([`crate::matmul::Class`]).
 #[derive(Clone, Copy)]
 pub struct FastKernels {
+    /// Which bits the class has.
+    pub precision: FastPrecision,
     pub(crate) matmul_piece: fn(&Piece<'_>),
-    /// Rounds one row of a tile of activations to bfloat16: as [`Kernels::quantize`] without what belongs to blocks.
+    /// Makes one row of a tile of activations what products of the class take: as [`Kernels::quantize`] for whole blocks of
+    /// 32 values, without what belongs to them besides.
     pub round: fn(&[f32], usize, usize, &mut [ActQuants]),
+}
+
+impl FastKernels {
+    /// Whether products with these weights are of the class, or else exact.
+    pub fn takes(&self, weights: DType) -> bool {
+        self.precision == FastPrecision::Bf16 || takes_quantized(weights)
+    }
+}
+
+/// The functions of [`crate::gemm::bf16`].
+#[derive(Clone, Copy)]
+pub struct Bf16Kernels {
     pub(crate) gemm_pack_a: fn(Mat<'_>, &mut [ActQuants]),
     pub(crate) gemm_pack_b: fn(Mat<'_>, &mut [ActQuants]),
     pub(crate) gemm_piece: fn(&mut BfGemmPiece<'_>),
@@ -160,11 +187,40 @@ macro_rules! kernel_table {
                     $body(isa, $($arg),*);
                 }
             )*
+            #[$compiled]
+            fn round(x: &[f32], height: usize, row: usize, out: &mut [ActQuants]) {
+                #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
+                // SAFETY: as above.
+                int8::quantize(unsafe { $isa::assume() }, x, height, row, out);
+            }
             matmul_piece!($isa, $compiled, Leaves);
+            fn fast_piece(p: &Piece<'_>) {
+                #[$compiled]
+                fn of_quantized(p: &Piece<'_>) {
+                    #[allow(unused_unsafe, reason = "plain Rust needs no proof")]
+                    // SAFETY: as above.
+                    int8::piece(unsafe { $isa::assume() }, p);
+                }
+                if !takes_quantized(p.w.dtype()) {
+                    return matmul_piece(p);
+                }
+                #[allow(unused_unsafe, reason = "plain Rust needs no features")]
+                // SAFETY: as above.
+                unsafe { of_quantized(p) }
+            }
             static TABLE: Kernels = Kernels {
                 name: <$isa as Isa>::NAME,
                 matmul_piece,
-                fast: None,
+                fast: FastKernels {
+                    precision: FastPrecision::Int8,
+                    matmul_piece: fast_piece,
+                    round: |x, height, row, out| {
+                        #[allow(unused_unsafe, reason = "the plain table needs no features")]
+                        // SAFETY: this table is handed out only by a function that takes the ISA's proof.
+                        unsafe { round(x, height, row, out) }
+                    },
+                },
+                bf16: None,
                 $($field: |$($arg),*| {
                     #[allow(unused_unsafe, reason = "the plain table needs no features")]
                     // SAFETY: this table is handed out only by a function that takes the ISA's proof.
@@ -293,11 +349,14 @@ macro_rules! tile_table {
                     // SAFETY: as above.
                     unsafe { attend_page(task) }
                 },
-                fast: Some(FastKernels {
+                fast: FastKernels {
+                    precision: FastPrecision::Bf16,
                     // SAFETY: as above.
                     matmul_piece: |p| unsafe { fast_piece(p) },
                     // SAFETY: as above.
                     round: |x, height, row, out| unsafe { round(x, height, row, out) },
+                },
+                bf16: Some(Bf16Kernels {
                     // SAFETY: as above.
                     gemm_pack_a: |a, out| unsafe { gemm_pack_a(a, out) },
                     // SAFETY: as above.

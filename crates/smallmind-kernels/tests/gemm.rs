@@ -162,7 +162,7 @@ fn rounded(x: f32) -> f64 {
 fn products_in_bfloat16_are_those_of_rounded_factors_on_any_threads_and_units() {
     let mut r = Random::new(3);
     let pools = [support::pool(1), support::pool(3)];
-    let with_units: Vec<_> = available().into_iter().filter_map(|k| Some((k.name, k.fast?))).collect();
+    let with_units: Vec<_> = available().into_iter().filter_map(|k| Some((k.name, k.bf16?))).collect();
     if with_units.is_empty() {
         println!("skipped: this CPU has no matrix units");
     }
@@ -178,13 +178,13 @@ fn products_in_bfloat16_are_those_of_rounded_factors_on_any_threads_and_units() 
         ];
         for (into, begin) in begins {
             let mut first: Option<Vec<f32>> = None;
-            for (name, fast) in &with_units {
+            for (name, kernels) in &with_units {
                 for (pool, form) in pools.iter().flat_map(|p| (0..4).map(move |f| (p, f))) {
                     let of_a = if form & 1 == 0 { Mat::new(&a, m, k) } else { Mat::new(&at, k, m).t() };
                     let of_b = if form & 2 == 0 { Mat::new(&b, k, n) } else { Mat::new(&bt, n, k).t() };
                     let mut out = c.clone();
                     let mut scratch = vec![ActQuants::ZERO; bf16::scratch_len(m, n, k)];
-                    bf16::gemm(fast, pool, of_a, of_b, (&mut out, n), into, &mut scratch);
+                    bf16::gemm(kernels, pool, of_a, of_b, (&mut out, n), into, &mut scratch);
                     let what = format!("{name} {m} {n} {k} {into:?} form {form}, {pool:?}");
                     for (at, v) in out.iter().enumerate() {
                         let (i, j) = (at / n, at % n);

@@ -33,7 +33,7 @@ impl Compute {
     /// instruction set in use has no matrix units for it.
     pub fn new(threads: usize, precision: Precision) -> Result<Compute> {
         let kernels = kernels().map_err(smallmind::Error::from)?;
-        let bf16 = match (precision, kernels.fast) {
+        let bf16 = match (precision, kernels.bf16) {
             (Precision::F32, _) => None,
             (Precision::Bf16, Some(_)) => Some(Vec::new()),
             (Precision::Bf16, None) => {
@@ -86,12 +86,12 @@ impl Compute {
         into: Into<'_>,
     ) {
         let [m, n, k] = sizes;
-        if let (Some(scratch), Some(fast)) = (&mut self.bf16, &self.kernels.fast) {
+        if let (Some(scratch), Some(kernels)) = (&mut self.bf16, &self.kernels.bf16) {
             let need = bf16::scratch_len(m, n, k);
             if scratch.len() < need {
                 scratch.resize(need, ActQuants::ZERO);
             }
-            return bf16::gemm(fast, &self.pool, a, b, c, into, scratch);
+            return bf16::gemm(kernels, &self.pool, a, b, c, into, scratch);
         }
         let need = scratch_len(m, n, k);
         if self.scratch.len() < need {

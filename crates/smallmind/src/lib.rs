@@ -26,5 +26,5 @@ pub use session::{
     Timings, Token, TokenStream,
 };
 pub use smallmind_formats::{FormatError, Gguf, Value, escaped};
-pub use smallmind_kernels::DType;
+pub use smallmind_kernels::{DType, FastPrecision};
 pub use smallmind_text::{ChatTemplate, Encode, Message, RenderOptions, TextError, Tokenizer};

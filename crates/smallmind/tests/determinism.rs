@@ -58,9 +58,9 @@ fn chunks_threads_and_decode_give_the_same_bits_in_every_family() {
 fn fast_prompts_have_the_same_bits_whatever_the_chunks_and_threads_and_answers_to_them_too() {
     for name in TINY {
         let one = support::tiny(name, 1, false);
-        if !one.offers_fast_prefill() {
-            eprintln!("skipped: this CPU has no fast prefill");
-            return;
+        if one.fast_prefill().is_none() {
+            eprintln!("{name}: unquantized weights have no fast prefill on this CPU");
+            continue;
         }
         let vocab = u32::try_from(one.config().vocab).unwrap();
         let ids: Vec<u32> = (0..97u32).map(|i| (i * i + 7 * i) % vocab).collect();

@@ -25,6 +25,7 @@ const FILES: &[(&str, &str)] = &[
         "asks the system, and runs the instructions to be proved",
     ),
     ("crates/smallmind-kernels/src/isa/avx2.rs", "intrinsics"),
+    ("crates/smallmind-kernels/src/isa/avx2_dot.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/i8mm.rs", "intrinsics"),
     ("crates/smallmind-kernels/src/isa/avx512_tiles.rs", "intrinsics"),

@@ -51,7 +51,7 @@ pub(crate) struct BenchArgs {
     /// Storage of K and V [default: i16; f32 with --precise]
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) kv_type: Option<KvType>,
-    /// How prompts are computed: exact, or fast (bfloat16)
+    /// How prompts are computed: exact, or fast (bfloat16 with AMX, elsewhere activations of 8 bits)
     #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
     pub(crate) prefill: Prefill,
     /// Tokens of one prefill pass

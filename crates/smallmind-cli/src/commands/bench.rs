@@ -92,6 +92,9 @@ fn rows(
         };
         let bytes = Bytes::of(&gguf)?;
         let model = Model::from_gguf(gguf, &LoadOptions { threads, precise: args.precise })?;
+        if rows.is_empty() {
+            resolve::prefill(&model, args.prefill, out);
+        }
         if args.save.is_some() {
             let limits = Limits::measure_for(&[model.threads()], model.weight_bytes());
             results.limits.get_or_insert_default().add(limits);

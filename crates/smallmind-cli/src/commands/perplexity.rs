@@ -18,7 +18,8 @@ pub(crate) fn run(args: &PerplexityArgs, out: &Out) -> Result<()> {
     let context = args.ctx.unwrap_or(WINDOW.min(model.config().context));
     let tokens = model.tokenizer().encode(&text, Encode { add_special: true, parse_special: false });
     let kv = resolve::kv(args.kv_type);
-    let options = SessionOptions { kv, ..SessionOptions::default() };
+    let prefill = resolve::prefill(model, args.prefill, out);
+    let options = SessionOptions { kv, prefill, ..SessionOptions::default() };
     let interrupt = Guard::new();
     let result = perplexity(model, &tokens, context, &options, &mut |done, of, so_far| {
         out.detail(|| format!("window {done} of {of}: perplexity {so_far:.4}"));

@@ -252,15 +252,22 @@ fn the_precise_path_says_the_same_and_verbose_tells_the_timings() {
 }
 
 #[test]
-fn a_prefill_that_is_not_there_is_said_and_replaced() {
-    let args = ["run", "-m", &tiny("llama"), "--raw", "--temp", "0", "-n", "2", "--prefill", "fast", "ab"];
-    // No instruction set but AMX has one.
-    let plain =
-        |args: &[&str]| -> Outcome { command(args).env("SMALLMIND_ISA", "scalar").output().unwrap().into() };
-    let outcome = plain(&args);
-    assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    assert!(outcome.stderr.contains("exact"), "{outcome:?}");
-    assert_eq!(plain(&[&args[..], &["-q"]].concat()).stderr, "");
-    // With it or without, the program answers.
-    assert_eq!(smallmind(&args).code, Some(0));
+fn a_fast_prefill_is_said_to_be_there_or_not_and_what_it_is() {
+    let run = |isa: &str, args: &[&str]| -> Outcome {
+        let fixed = ["run", "--raw", "--temp", "0", "-n", "2", "--prefill", "fast"];
+        let outcome: Outcome =
+            command(&[&fixed[..], args, &["ab"]].concat()).env("SMALLMIND_ISA", isa).output().unwrap().into();
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        outcome
+    };
+    let quantized = ["--preset", "small:q8_0"];
+    let said = run("scalar", &[&quantized[..], &["-v"]].concat()).stderr;
+    assert!(said.contains("8 bits"), "{said}");
+    // What it cannot be is said to all, unless they want to hear nothing.
+    let floats = ["--preset", "small:f32"];
+    assert!(run("scalar", &floats).stderr.contains("exact"));
+    assert!(run("scalar", &[&quantized[..], &["--precise"]].concat()).stderr.contains("exact"));
+    assert_eq!(run("scalar", &[&floats[..], &["-q"]].concat()).stderr, "");
+    // With any instruction set the program answers.
+    assert_eq!(smallmind(&["run", "-m", &tiny("llama"), "-n", "2", "--prefill", "fast", "ab"]).code, Some(0));
 }

@@ -7,7 +7,7 @@
 
 use super::{Into, Mat};
 use crate::matmul::acts::{ActQuants, BLOCK, TILE};
-use crate::table::FastKernels;
+use crate::table::Bf16Kernels;
 use crate::threads::Pool;
 
 /// Rows or columns that one task packs: a line of memory holds 16 of them, so that neighbouring lines are read together.
@@ -40,7 +40,7 @@ pub(crate) struct Piece<'a> {
 /// # Panics
 /// Where a shape does not fit.
 pub fn gemm(
-    fast: &FastKernels,
+    kernels: &Bf16Kernels,
     pool: &Pool,
     a: Mat<'_>,
     b: Mat<'_>,
@@ -57,12 +57,21 @@ pub fn gemm(
     let (of_a, of_b) = scratch.split_at_mut(m.next_multiple_of(PACKED) * blocks);
     let of_b = &mut of_b[..n.next_multiple_of(PACKED) * blocks];
     let strip = |i: usize, all: usize| i * PACKED..((i + 1) * PACKED).min(all);
-    pool.chunks(of_a, PACKED * blocks, &|i, out| (fast.gemm_pack_a)(a.block(strip(i, m), 0..k), out));
-    pool.chunks(of_b, PACKED * blocks, &|i, out| (fast.gemm_pack_b)(b.block(0..k, strip(i, n)), out));
+    pool.chunks(of_a, PACKED * blocks, &|i, out| (kernels.gemm_pack_a)(a.block(strip(i, m), 0..k), out));
+    pool.chunks(of_b, PACKED * blocks, &|i, out| (kernels.gemm_pack_b)(b.block(0..k, strip(i, n)), out));
     let (of_a, of_b) = (&*of_a, &*of_b);
     pool.chunks(c, ROWS * c_stride, &|i, c| {
         let rows = i * ROWS..((i + 1) * ROWS).min(m);
         let tiles = i * ROWS * blocks..rows.end.next_multiple_of(TILE) * blocks;
-        (fast.gemm_piece)(&mut Piece { a: &of_a[tiles], b: of_b, blocks, c, c_stride, rows, cols: n, into });
+        (kernels.gemm_piece)(&mut Piece {
+            a: &of_a[tiles],
+            b: of_b,
+            blocks,
+            c,
+            c_stride,
+            rows,
+            cols: n,
+            into,
+        });
     });
 }

@@ -294,6 +294,11 @@ impl<D: Dot> Isa for One512<D> {
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), a) }
     }
     #[inline(always)]
+    fn store_i8(self, a: __m512i, out: &mut [i8; 16]) {
+        // SAFETY: `self` proves the CPU has the instructions; the array reference proves the length.
+        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(a)) }
+    }
+    #[inline(always)]
     fn cut(self, q: [__m512i; 4], hi: &mut [[i8; 16]; 4], lo: &mut [[i8; 16]; 4], sums: [&mut BlockSums; 2]) {
         // SAFETY: `self` proves the CPU has the instructions; the array references prove the lengths, and the sums of a
         // block are 24 bytes.
@@ -381,6 +386,11 @@ impl<D: Dot> Isa for One512<D> {
     fn bor(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn bxor(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { _mm512_xor_si512(a, b) }
     }
     #[inline(always)]
     fn bshl<const N: u32>(self, a: __m512i) -> __m512i {

@@ -16,6 +16,8 @@ pub(crate) mod amx_proof;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2_dot;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_tiles;
@@ -108,6 +110,13 @@ pub(crate) trait Isa: Copy + 'static {
 
     fn isplat(self, x: i32) -> Self::I;
     fn istore(self, a: Self::I, out: &mut [i32; 16]);
+    /// The lower bytes.
+    #[inline(always)]
+    fn store_i8(self, a: Self::I, out: &mut [i8; 16]) {
+        let mut lanes = [0; LANES];
+        self.istore(a, &mut lanes);
+        *out = lanes.map(|lane| lane as i8);
+    }
     /// Cuts 64 integers of 15 bits, `|q| <= 16,256`, into `q = 128 · hi + lo` with -64 <= lo < 64, and adds them up: both
     /// blocks.
     #[inline(always)]
@@ -138,6 +147,7 @@ pub(crate) trait Isa: Copy + 'static {
     fn bsplat(self, x: u8) -> Self::B;
     fn band(self, a: Self::B, b: Self::B) -> Self::B;
     fn bor(self, a: Self::B, b: Self::B) -> Self::B;
+    fn bxor(self, a: Self::B, b: Self::B) -> Self::B;
     /// Shifts 16-bit lanes left: mask the bits that cross bytes away.
     fn bshl<const N: u32>(self, a: Self::B) -> Self::B;
     /// Shifts 16-bit lanes right: mask the bits that cross bytes away.
@@ -149,6 +159,15 @@ pub(crate) trait Isa: Copy + 'static {
     /// `acc[r] + Σ_{i<4} (w[4r+i] + BIAS) · x[i]`, exact, `w` signed. Contract: every `x` at least -127.
     fn dot_i8(self, acc: Self::I, w: Self::B, x: &[i8; 4]) -> Self::I;
 
+    /// `Σ w · x` over the vectors of a block, exact. Contract: every byte of `w` is at most 15, every `x` at least -127.
+    #[inline(always)]
+    fn dot_nibbles(self, w: &[Self::B; 8], x: &[[i8; 4]; 8]) -> Self::I {
+        let mut sum = self.isplat(0);
+        for (w, x) in w.iter().zip(x) {
+            sum = self.dot_u7(sum, *w, x);
+        }
+        sum
+    }
     /// `acc + by₀ · Σ_{j<4} w_j · x_j + by₁ · Σ_{4≤j<8} w_j · x_j`, wrapping in 32 bits. Contract: every byte of `w` is at
     /// most 15, every `x` at least -127, and the factors have 16 bits.
     #[inline(always)]

@@ -383,6 +383,11 @@ impl<D: Dot> Isa for NeonWith<D> {
         unsafe { [vorrq_u8(a[0], b[0]), vorrq_u8(a[1], b[1]), vorrq_u8(a[2], b[2]), vorrq_u8(a[3], b[3])] }
     }
     #[inline(always)]
+    fn bxor(self, a: B, b: B) -> B {
+        // SAFETY: `self` proves the CPU has the instructions.
+        unsafe { [veorq_u8(a[0], b[0]), veorq_u8(a[1], b[1]), veorq_u8(a[2], b[2]), veorq_u8(a[3], b[3])] }
+    }
+    #[inline(always)]
     fn bshl<const N: u32>(self, a: B) -> B {
         // SAFETY: `self` proves the CPU has the instructions.
         unsafe { shift16(a, vdupq_n_s16(N as i16)) }

@@ -158,6 +158,10 @@ impl Isa for Scalar {
         std::array::from_fn(|i| a[i] | b[i])
     }
     #[inline(always)]
+    fn bxor(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i] ^ b[i])
+    }
+    #[inline(always)]
     fn bshl<const N: u32>(self, a: [u8; 64]) -> [u8; 64] {
         lanes16(a, |x| x << N)
     }
@@ -165,7 +169,8 @@ impl Isa for Scalar {
     fn bshr<const N: u32>(self, a: [u8; 64]) -> [u8; 64] {
         lanes16(a, |x| x >> N)
     }
-    #[inline(always)]
+    // Not inlined, nor the next: unrolled in every loop of every format they were half a megabyte, and slower.
+    #[inline(never)]
     fn dot_u7(self, acc: [i32; 16], w: [u8; 64], x: &[i8; 4]) -> [i32; 16] {
         let mut acc = acc;
         for (a, w) in acc.iter_mut().zip(w.as_chunks::<4>().0) {
@@ -175,7 +180,7 @@ impl Isa for Scalar {
         }
         acc
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot_i8(self, acc: [i32; 16], w: [u8; 64], x: &[i8; 4]) -> [i32; 16] {
         let mut acc = acc;
         for (a, w) in acc.iter_mut().zip(w.as_chunks::<4>().0) {

@@ -173,6 +173,10 @@ fn integers_have_the_bits_of_plain_rust() {
             let (x, y) = (bits.next().cast_signed(), bits.next().cast_signed());
             assert_eq!(integers(isa, isa.load_u8(&bytes)), s.load_u8(&bytes), "load_u8 on {}", I::NAME);
             assert_eq!(integers(isa, isa.load_i8(&signed)), s.load_i8(&signed), "load_i8 on {}", I::NAME);
+            let (mut found, mut want) = ([0; 16], [0; 16]);
+            isa.store_i8(isa.ishl::<3>(isa.load_i8(&signed)), &mut found);
+            s.store_i8(s.ishl::<3>(s.load_i8(&signed)), &mut want);
+            assert_eq!(found, want, "store_i8 on {}", I::NAME);
             let any = isa.iadd(isa.iadd(isa.ishl::<20>(isa.load_i8(&signed)), isa.isplat(x)), isa.isplat(y));
             let want = s.iadd(s.iadd(s.ishl::<20>(s.load_i8(&signed)), s.isplat(x)), s.isplat(y));
             assert_eq!(integers(isa, any), want, "iadd on {}", I::NAME);
@@ -206,6 +210,7 @@ fn products_of_bytes_are_exact_up_to_their_contract_and_see_every_byte() {
             let (b, mask, splat) = (isa.bload(&w), isa.bsplat(m), s.bsplat(m));
             assert_eq!(seen(isa.band(b, mask)), want(s.band(w, splat)), "band on {}", I::NAME);
             assert_eq!(seen(isa.bor(b, mask)), want(s.bor(w, splat)), "bor on {}", I::NAME);
+            assert_eq!(seen(isa.bxor(b, mask)), want(s.bxor(w, splat)), "bxor on {}", I::NAME);
             assert_eq!(seen(isa.bshl::<3>(b)), want(s.bshl::<3>(w)), "bshl on {}", I::NAME);
             assert_eq!(seen(isa.bshr::<4>(b)), want(s.bshr::<4>(w)), "bshr on {}", I::NAME);
             let w7 = w.map(|w| w & 0x7f);
@@ -250,6 +255,10 @@ fn nibbles_are_multiplied_by_pairs_of_scales_as_in_plain_rust() {
             let parts = [next([-2_032, 2_032], 2_032) as i16, next([-2_032, 2_032], 2_032) as i16];
             let acc: [i32; 16] = std::array::from_fn(|_| next([i32::MIN, i32::MAX], 1 << 30));
 
+            for (w, x) in [(w, x), ([[15; 64]; 8], [[127; 4]; 8]), ([[15; 64]; 8], [[-127; 4]; 8])] {
+                let found = integers(isa, isa.dot_nibbles(&w.map(|w| isa.bload(&w)), &x));
+                assert_eq!(found, s.dot_nibbles(&w, &x), "dot_nibbles on {}", I::NAME);
+            }
             let by = [&first, &last].map(|lanes| integers_of(isa, lanes));
             let found = isa.narrow(integers_of(isa, &acc), &w.map(|w| isa.bload(&w)), &x, by);
             let found = integers(isa, isa.pair_mac(found, by, parts));

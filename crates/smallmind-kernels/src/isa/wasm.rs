@@ -196,6 +196,10 @@ impl Isa for Simd128 {
         four!(|q| v128_or(a[q], b[q]))
     }
     #[inline(always)]
+    fn bxor(self, a: V, b: V) -> V {
+        four!(|q| v128_xor(a[q], b[q]))
+    }
+    #[inline(always)]
     fn bshl<const N: u32>(self, a: V) -> V {
         four!(|q| i16x8_shl(a[q], N))
     }

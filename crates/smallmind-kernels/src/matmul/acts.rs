@@ -24,7 +24,8 @@ pub(crate) const LARGEST: f32 = (127 * RADIX) as f32;
 /// ones of them unused.
 const LEAST_OF_A_TILE: usize = 7;
 
-/// One part of 64 activations of one token, each within ±127; of the fast class 32 activations in bfloat16.
+/// One part of 64 activations of one token, each within ±127; of the fast class 32 activations, in bfloat16 or as 32 bytes
+/// with what belongs to them.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct ActQuants {

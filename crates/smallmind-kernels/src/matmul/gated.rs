@@ -35,7 +35,7 @@ pub fn gated_room(tokens: usize, rows: usize, threads: usize) -> usize {
     tokens * GROUP * threads * groups(rows).div_ceil(threads).max(2 * GATED_PANEL)
 }
 
-/// Where and how what is joined is rounded to bfloat16.
+/// Where and how what is joined is rounded for the fast class.
 #[derive(Clone, Copy)]
 struct Rounding {
     round: fn(&[f32], usize, usize, &mut [ActQuants]),
@@ -82,13 +82,16 @@ pub fn matmul_gated(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, gated: Gated
     let (rows, all_groups) = (gate.w.rows(), groups(gate.w.rows()));
     let rounding = rounded.map(|out| {
         assert!(out.len() == act_len(tokens, rows, Class::Fast), "matmul: rounded output of another length");
-        let Some(fast) = kernels.fast.filter(|_| acts.class == Class::Fast) else {
-            unreachable!("only results of the fast class are rounded");
-        };
-        Rounding { round: fast.round, out: out.as_mut_ptr(), blocks: act_blocks(rows), groups: all_groups }
+        assert!(acts.class == Class::Fast, "matmul: only results of the fast class are rounded");
+        Rounding {
+            round: kernels.fast.round,
+            out: out.as_mut_ptr(),
+            blocks: act_blocks(rows),
+            groups: all_groups,
+        }
     });
-    check(acts, &gate, if rounding.is_some() { usize::MAX } else { gate.out.len() });
-    check(acts, &up, usize::MAX);
+    check(kernels, acts, &gate, if rounding.is_some() { usize::MAX } else { gate.out.len() });
+    check(kernels, acts, &up, usize::MAX);
     assert!(up.w.rows() == rows && !gate.accumulate && !up.accumulate, "matmul: not gate and up");
     let room_of_a_thread = gated_room(tokens, rows, threads) / threads;
     assert!(up.out.len() >= threads * room_of_a_thread, "matmul: room too small");

@@ -49,6 +49,7 @@ pub(crate) mod format;
 mod gated;
 #[cfg(target_arch = "aarch64")]
 mod i8mm;
+pub(crate) mod int8;
 pub(crate) mod kquant;
 mod many;
 mod pack;
@@ -98,7 +99,7 @@ pub enum Class {
     /// The bits of the contract, the same on every instruction set.
     #[default]
     Exact,
-    /// Weights and activations rounded to bfloat16, where [`Kernels::fast`] offers it.
+    /// That of [`Kernels::fast`]: fewer bits of activations, and of weights.
     Fast,
 }
 
@@ -154,7 +155,8 @@ pub struct Acts<'a> {
     pub quants: &'a [ActQuants],
     /// As many as `quants`.
     pub metas: &'a [ActMeta],
-    /// Of the fast class `quants` hold bfloat16, for all weights.
+    /// Of the fast class `quants` hold what [`FastKernels::round`](crate::FastKernels::round) makes, for the weights that
+    /// it takes.
     pub class: Class,
 }
 
@@ -182,7 +184,7 @@ pub fn matmul(kernels: &Kernels, pool: &Pool, acts: Acts<'_>, products: &mut [Pr
         return;
     }
     assert!(products.len() <= MAX_PRODUCTS, "matmul: too many products at once");
-    products.iter().for_each(|p| check(acts, p, p.out.len()));
+    products.iter().for_each(|p| check(kernels, acts, p, p.out.len()));
     let total_bytes = products.iter().map(|p| p.w.bytes().len()).sum::<usize>();
     let outs: [OutPtr; MAX_PRODUCTS] = std::array::from_fn(|i| {
         OutPtr(products.get_mut(i).map_or(std::ptr::null_mut(), |p| p.out.as_mut_ptr()))
@@ -234,11 +236,15 @@ fn share_out(
 const FEW_TOKENS: usize = 2;
 
 /// Panics where a product does not fit the input or an output of `len` values.
-fn check(acts: Acts<'_>, p: &Product<'_>, len: usize) {
+fn check(kernels: &Kernels, acts: Acts<'_>, p: &Product<'_>, len: usize) {
     let (rows, k) = (p.w.rows(), p.w.k());
     assert!(p.stride >= rows && len >= (acts.tokens - 1) * p.stride + rows, "matmul: output too small");
     assert!(p.bias.is_none_or(|b| b.len() == rows), "matmul: bias of another length");
-    if takes_quantized(p.w.dtype()) || acts.class == Class::Fast {
+    let of_class = match acts.class {
+        Class::Exact => takes_quantized(p.w.dtype()),
+        Class::Fast => kernels.fast.takes(p.w.dtype()),
+    };
+    if of_class {
         assert!(quantized(acts, k).is_some(), "matmul: quantized input of another shape");
     } else {
         assert!(acts.x.len() == acts.tokens * k, "matmul: input of another shape");
@@ -247,10 +253,9 @@ fn check(acts: Acts<'_>, p: &Product<'_>, len: usize) {
 
 /// What computes pieces.
 fn of_class(kernels: &Kernels, class: Class) -> fn(&Piece<'_>) {
-    match (class, kernels.fast) {
-        (Class::Exact, _) => kernels.matmul_piece,
-        (Class::Fast, Some(fast)) => fast.matmul_piece,
-        (Class::Fast, None) => unreachable!("sessions ask for the fast class only where it is offered"),
+    match class {
+        Class::Exact => kernels.matmul_piece,
+        Class::Fast => kernels.fast.matmul_piece,
     }
 }
 

@@ -12,7 +12,7 @@ use smallmind_kernels::attention::{
 };
 use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, TILE, act_blocks, act_len, act_rows};
 use smallmind_kernels::threads::Pool;
-use smallmind_kernels::{ALIGN, FastKernels, Kernels, available};
+use smallmind_kernels::{ALIGN, Kernels, available};
 
 /// SplitMix64: the same numbers on every run.
 pub(crate) struct Random(u64);
@@ -129,8 +129,8 @@ pub(crate) struct Quantized {
 }
 
 impl Quantized {
-    /// `x` rounded to bfloat16, for the fast class.
-    pub(crate) fn rounded(fast: &FastKernels, x: &[f32], k: usize) -> Quantized {
+    /// `x` as the fast class takes it.
+    pub(crate) fn rounded(kernels: &Kernels, x: &[f32], k: usize) -> Quantized {
         let tokens = x.len() / k;
         let len = act_len(tokens, k, Class::Fast);
         let mut this = Quantized { quants: vec![ActQuants::ZERO; len], metas: vec![ActMeta::ZERO; len] };
@@ -138,7 +138,7 @@ impl Quantized {
         let tile = height * act_blocks(k);
         for (t, x) in x.chunks_exact(k).enumerate() {
             let at = t / TILE * tile..(t / TILE + 1) * tile;
-            (fast.round)(x, height, t % TILE, &mut this.quants[at]);
+            (kernels.fast.round)(x, height, t % TILE, &mut this.quants[at]);
         }
         this
     }

@@ -1,15 +1,15 @@
 //! In which form a product takes its activations: part of the numeric contract, so it follows from the weights and never
 //! from the number of rows.
 //!
-//! Quantized weights meet integers of 15 bits with a scale for a token. 8 bits with a scale for 32 values would take half
-//! of the arithmetic where the CPU has no matrix unit, and cost many times the error; the figures are in
+//! Quantized weights meet integers of 15 bits with a scale for a token. 8 bits with a scale for 32 values take half of the
+//! arithmetic where the CPU has no matrix unit, and cost many times the error: the fast class. The figures are in
 //! `docs/performance.md`.
 
 use smallmind_kernels::matmul::{
     ActMeta, ActQuants, Acts, Class, SPAN, TILE, act_len, act_rows, takes_quantized,
 };
 use smallmind_kernels::threads::Pool;
-use smallmind_kernels::{Kernels, matmul};
+use smallmind_kernels::{DType, FastKernels, Kernels, matmul};
 
 use super::plan::Linear;
 
@@ -24,7 +24,7 @@ pub(super) enum Form {
     Float,
     /// Integers and scales.
     Quantized,
-    /// bfloat16: the fast class.
+    /// What the fast class makes of them: bfloat16, or 8 bits with scales.
     Rounded,
 }
 
@@ -34,18 +34,18 @@ impl Form {
     }
 }
 
-/// The form for these weights, which share one input.
-pub(super) fn form(class: Class, linears: &[&Linear]) -> Form {
-    form_for(class, linears.iter().any(|l| takes_quantized(l.w.dtype())))
+/// The form for these weights, which share one input; `fast` where the class is the fast one.
+pub(super) fn form(fast: Option<&FastKernels>, linears: &[&Linear]) -> Form {
+    let any = |of: &dyn Fn(DType) -> bool| linears.iter().any(|l| of(l.w.dtype()));
+    match fast {
+        Some(fast) if any(&|dtype| fast.takes(dtype)) => Form::Rounded,
+        _ => exact_form(any(&takes_quantized)),
+    }
 }
 
-/// The form for quantized or unquantized weights.
-pub(super) fn form_for(class: Class, quantized: bool) -> Form {
-    match (class, quantized) {
-        (Class::Fast, _) => Form::Rounded,
-        (Class::Exact, true) => Form::Quantized,
-        (Class::Exact, false) => Form::Float,
-    }
+/// The exact class's form for quantized or unquantized weights.
+pub(super) fn exact_form(quantized: bool) -> Form {
+    if quantized { Form::Quantized } else { Form::Float }
 }
 
 /// The quantized inputs of the product at hand.
@@ -84,15 +84,18 @@ impl ActBuffer {
         let len = act_len(n, k, class);
         let (quants, metas) = (&mut self.quants[..len], &mut self.metas[..len]);
         // Spans of a row from `first` on, as many as the slices hold.
-        let form_row =
-            |x: &[f32], first: usize, row: usize, quants: &mut [ActQuants], metas: &mut [ActMeta]| {
-                match kernels.fast {
-                    Some(fast) if form == Form::Rounded => {
-                        (fast.round)(x.get(first * SPAN..).unwrap_or_default(), height, row, quants);
-                    }
-                    _ => (kernels.quantize)(x, first, height, row, quants, metas),
+        let form_row = |x: &[f32],
+                        first: usize,
+                        row: usize,
+                        quants: &mut [ActQuants],
+                        metas: &mut [ActMeta]| {
+            match class {
+                Class::Fast => {
+                    (kernels.fast.round)(x.get(first * SPAN..).unwrap_or_default(), height, row, quants);
                 }
-            };
+                Class::Exact => (kernels.quantize)(x, first, height, row, quants, metas),
+            }
+        };
         if n.div_ceil(TILE) < pool.threads() && x.len() >= WORTH_SPLITTING {
             // Fewer tiles than threads: the rows first, then parts of them.
             pool.chunks(x, k, fill);

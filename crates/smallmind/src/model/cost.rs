@@ -4,7 +4,7 @@
 
 use smallmind_kernels::matmul::{ActMeta, ActQuants, Class, act_len, takes_quantized};
 
-use super::activations::{Form, form, form_for};
+use super::activations::{Form, exact_form, form};
 use super::config::Config;
 use super::plan::{Layer, Linear, Plan};
 use crate::kv::{KvCache, KvPrecision};
@@ -61,9 +61,9 @@ impl Costs<'_> {
         let cost = match (scope.stage, layer) {
             (Stage::Embed, _) => elementwise(n * d, 1.0, 2.0),
             (Stage::Rope, _) => elementwise(n * half * 2.0 * self.plan.ropes.len() as f64, 1.0, 1.0),
-            (Stage::AttnNorm, Some(l)) => self.norm(form(Class::Exact, &[&l.q, &l.k, &l.v])),
+            (Stage::AttnNorm, Some(l)) => self.norm(form(None, &[&l.q, &l.k, &l.v])),
             (Stage::Qkv, Some(l)) => {
-                let form = form(Class::Exact, &[&l.q, &l.k, &l.v]);
+                let form = form(None, &[&l.q, &l.k, &l.v]);
                 self.products(&[&l.q, &l.k, &l.v], form, shape.rows)
             }
             (Stage::QkNormRope, Some(_)) => {
@@ -84,7 +84,7 @@ impl Costs<'_> {
                 None => self.products(&[&l.up], up_form(l), shape.rows),
             },
             (Stage::Activation, Some(l)) => {
-                let form = form(Class::Exact, &[&l.down]);
+                let form = form(None, &[&l.down]);
                 match l.gate {
                     Some(_) => self.quantize(form, c.ffn, shape.rows),
                     None => elementwise(n * c.ffn as f64, 10.0, 2.0) + self.blocks(form, c.ffn, shape.rows),
@@ -115,13 +115,11 @@ impl Costs<'_> {
         let (c, rows) = (self.config, self.shape.rows);
         let (linear, form, post, k) = match (within, layer) {
             (Stage::AttnOut, Some(l)) => {
-                (&l.out, form(Class::Exact, &[&l.out]), l.post_attn_norm.is_some(), c.q_dim())
+                (&l.out, form(None, &[&l.out]), l.post_attn_norm.is_some(), c.q_dim())
             }
-            (Stage::MlpDown, Some(l)) => {
-                (&l.down, form(Class::Exact, &[&l.down]), l.post_mlp_norm.is_some(), c.ffn)
-            }
+            (Stage::MlpDown, Some(l)) => (&l.down, form(None, &[&l.down]), l.post_mlp_norm.is_some(), c.ffn),
             (Stage::Logits, _) => {
-                let form = form_for(Class::Exact, takes_quantized(self.plan.output_dtype()));
+                let form = exact_form(takes_quantized(self.plan.output_dtype()));
                 let w = &self.plan.output;
                 let rows = self.shape.logits;
                 return match stage {
@@ -195,8 +193,8 @@ impl Costs<'_> {
 
 fn up_form(layer: &Layer) -> Form {
     match &layer.gate {
-        Some(gate) => form(Class::Exact, &[gate, &layer.up]),
-        None => form(Class::Exact, &[&layer.up]),
+        Some(gate) => form(None, &[gate, &layer.up]),
+        None => form(None, &[&layer.up]),
     }
 }
 

@@ -2,10 +2,10 @@
 //! one with one row of each of some sequences: the same function, and by the kernels' contract the same bits.
 
 use smallmind_kernels::matmul::{
-    ActQuants, Acts, Class, Gated, Product, dequantize_row, matmul, matmul_gated, takes_quantized,
+    ActQuants, Acts, Gated, Product, dequantize_row, matmul, matmul_gated, takes_quantized,
 };
 
-use super::activations::{ActBuffer, Form, form, form_for};
+use super::activations::{ActBuffer, Form, exact_form, form};
 use super::arch::{Activation, Mlp, Position};
 use super::attention;
 use super::pass::{Pass, Span};
@@ -39,7 +39,7 @@ pub(crate) fn forward<'s, P: Probe>(
     for (index, layer) in plan.layers.iter().enumerate() {
         let of = |stage: Stage| stage.of_layer(index);
         probe.begin_at_once(of(Stage::Layer));
-        let qkv = form(pass.class, &[&layer.q, &layer.k, &layer.v]);
+        let qkv = form(pass.fast(), &[&layer.q, &layer.k, &layer.v]);
         probe.stage_at_once(of(Stage::AttnNorm), || {
             norm_rows(pass, &layer.attn_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, qkv);
         });
@@ -56,7 +56,7 @@ pub(crate) fn forward<'s, P: Probe>(
         probe.stage_at_once(of(Stage::QkNormRope), || attention::turn(pass, layer, index, s, spans));
         let attended =
             probe.stage_at_once(of(Stage::Attention), || attention::attend(pass, layer, index, s, spans));
-        let (out, q_dim) = (form(pass.class, &[&layer.out]), config.q_dim());
+        let (out, q_dim) = (form(pass.fast(), &[&layer.out]), config.q_dim());
         probe.begin_at_once(of(Stage::AttnOut));
         probe.stage_at_once(of(Stage::Quantize), || {
             let attn = (&mut s.attn[..n * q_dim], q_dim);
@@ -70,10 +70,10 @@ pub(crate) fn forward<'s, P: Probe>(
         joined.residual(pass, attn, &mut s.x, [&mut s.h, &mut s.h2], probe);
         probe.end_at_once();
         let up = match &layer.gate {
-            Some(gate) => form(pass.class, &[gate, &layer.up]),
-            None => form(pass.class, &[&layer.up]),
+            Some(gate) => form(pass.fast(), &[gate, &layer.up]),
+            None => form(pass.fast(), &[&layer.up]),
         };
-        let (down, ffn) = (form(pass.class, &[&layer.down]), config.ffn);
+        let (down, ffn) = (form(pass.fast(), &[&layer.down]), config.ffn);
         probe.stage_at_once(of(Stage::MlpNorm), || {
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
@@ -286,7 +286,7 @@ fn logits<'s, P: Probe>(
             wanted += 1;
         }
     }
-    let form = form_for(Class::Exact, takes_quantized(plan.output_dtype()));
+    let form = exact_form(takes_quantized(plan.output_dtype()));
     probe.stage(Stage::Quantize.into(), || {
         s.acts.make((kernels, pool), form, (&mut s.h[..wanted * hidden], hidden), &|_, _| {});
     });

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use smallmind_formats::Gguf;
 use smallmind_kernels::matmul::Class;
 use smallmind_kernels::threads::Pool;
-use smallmind_kernels::{Kernels, kernels};
+use smallmind_kernels::{FastPrecision, Kernels, kernels};
 use smallmind_text::{ChatTemplate, Tokenizer};
 
 pub use config::{Config, Rope, RopeScaling};
@@ -27,7 +27,7 @@ pub use cost::Cost;
 use cost::Costs;
 use pass::Pass;
 pub use plan::MatrixInfo;
-use plan::Plan;
+use plan::{Layer, Plan};
 use vocab::TemplateState;
 
 use crate::cpus;
@@ -211,10 +211,12 @@ impl Model {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Whether [`crate::PrefillClass::Fast`] is to be had: on a CPU with matrix units for bfloat16, for models that
-    /// are not loaded as precise.
-    pub fn offers_fast_prefill(&self) -> bool {
-        self.inner.kernels.fast.is_some() && !self.inner.precise
+    /// What [`crate::PrefillClass::Fast`] computes in; `None` where it is not to be had: for models that are loaded as
+    /// precise, and for those whose layers are unquantized, unless the CPU has matrix units for bfloat16.
+    pub fn fast_prefill(&self) -> Option<FastPrecision> {
+        let fast = &self.inner.kernels.fast;
+        let any = self.inner.plan.layers.iter().flat_map(Layer::linears).any(|l| fast.takes(l.w.dtype()));
+        (any && !self.inner.precise).then_some(fast.precision)
     }
 
     pub(crate) fn pass(&self, class: Class) -> Pass<'_> {

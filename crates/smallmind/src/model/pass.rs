@@ -1,9 +1,9 @@
 //! What one pass of the model is given: the new tokens of some sequences, and everything it reads.
 
 use smallmind_formats::Gguf;
-use smallmind_kernels::Kernels;
 use smallmind_kernels::matmul::Class;
 use smallmind_kernels::threads::Pool;
+use smallmind_kernels::{FastKernels, Kernels};
 
 use super::config::Config;
 use super::plan::Plan;
@@ -29,4 +29,11 @@ pub(crate) struct Pass<'a> {
     pub(crate) pool: &'a Pool,
     /// Of all products but the output's, which is always exact.
     pub(crate) class: Class,
+}
+
+impl Pass<'_> {
+    /// The kernels of the fast class, where the pass is of it.
+    pub(super) fn fast(&self) -> Option<&'static FastKernels> {
+        (self.class == Class::Fast).then_some(&self.kernels.fast)
+    }
 }

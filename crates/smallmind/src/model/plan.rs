@@ -49,6 +49,13 @@ pub(crate) struct Layer {
     pub(crate) rope: Option<usize>,
 }
 
+impl Layer {
+    /// All of its matrices.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        [&self.q, &self.k, &self.v, &self.out, &self.up, &self.down].into_iter().chain(&self.gate)
+    }
+}
+
 /// The angles of one RoPE variant: cos and sin of `position · freq[i]`, times `magnitude`.
 #[derive(Debug)]
 pub(crate) struct RopeTable {
@@ -278,10 +285,9 @@ impl Plan {
         let of = |v: &Option<Vec<f32>>| v.as_ref().map_or(0, Vec::len);
         let norm = |n: &NormWeights| n.weight.len() + of(&n.bias);
         let layers = self.layers.iter().map(|l| {
-            let linears = [&l.q, &l.k, &l.v, &l.out, &l.up, &l.down].into_iter().chain(&l.gate);
             let norms = norm(&l.attn_norm) + norm(&l.mlp_norm);
             let heads = [&l.q_norm, &l.k_norm, &l.post_attn_norm, &l.post_mlp_norm];
-            norms + linears.map(|l| of(&l.bias)).sum::<usize>() + heads.into_iter().map(of).sum::<usize>()
+            norms + l.linears().map(|l| of(&l.bias)).sum::<usize>() + heads.into_iter().map(of).sum::<usize>()
         });
         4 * (layers.sum::<usize>() + norm(&self.output_norm) + of(&self.positions))
     }

@@ -24,8 +24,8 @@ pub enum PrefillClass {
     /// The bits that a token has when it is generated, on every machine.
     #[default]
     Exact,
-    /// Products in bfloat16 with F32 sums: faster, deterministic in itself, other bits than the exact class. Where
-    /// [`Model::offers_fast_prefill`] says no, the exact class is used.
+    /// Products of fewer bits, as [`Model::fast_prefill`] says: faster, deterministic in itself, other bits than the exact
+    /// class. Where it says none, the exact class is used.
     Fast,
 }
 
@@ -92,7 +92,7 @@ impl Session {
             logit_rows: 0,
             chunk,
             prompts: match options.prefill {
-                PrefillClass::Fast if model.offers_fast_prefill() => Class::Fast,
+                PrefillClass::Fast if model.fast_prefill().is_some() => Class::Fast,
                 _ => Class::Exact,
             },
         })
