@@ -125,10 +125,10 @@ pub(crate) fn piece<I: Isa>(isa: I, p: &Piece<'_>) {
                         let (x, rest) = tile.quants[span * BLOCKS * tile.height..].split_at(tile.height);
                         let x = [x, rest];
                         match kind {
-                            Kind::Signed => multiply::<I, { Kind::Signed as u8 }, true>(isa, &w, x, sums),
-                            Kind::Bytes => multiply::<I, { Kind::Bytes as u8 }, false>(isa, &w, x, sums),
-                            Kind::Nibbles => multiply::<I, { Kind::Nibbles as u8 }, false>(isa, &w, x, sums),
-                            Kind::Halves => multiply::<I, { Kind::Halves as u8 }, false>(isa, &w, x, sums),
+                            Kind::Signed => multiply::<I, { Kind::Signed as u8 }>(isa, &w, x, sums),
+                            Kind::Bytes => multiply::<I, { Kind::Bytes as u8 }>(isa, &w, x, sums),
+                            Kind::Nibbles => multiply::<I, { Kind::Nibbles as u8 }>(isa, &w, x, sums),
+                            Kind::Halves => multiply::<I, { Kind::Halves as u8 }>(isa, &w, x, sums),
                         }
                     }
                 }
@@ -172,28 +172,24 @@ fn unpack<I: Isa, F: Format>(isa: I, p: &Piece<'_>, g: usize, span: usize) -> Un
 /// Adds the products of a span with some tokens of a tile: for each block, ascending, `sum += s · d · Σ w · q` and then
 /// `sum += m · d · Σ q`, each rounded once; where halves of a block have scales of their own, both of either.
 #[inline(always)]
-fn multiply<I: Isa, const KIND: u8, const SIGNED: bool>(
-    isa: I,
-    w: &Unpacked<I>,
-    x: [&[ActQuants]; BLOCKS],
-    sums: &mut [I::F],
-) {
+fn multiply<I: Isa, const KIND: u8>(isa: I, w: &Unpacked<I>, x: [&[ActQuants]; BLOCKS], sums: &mut [I::F]) {
     let (halves, nibbles) = (KIND == Kind::Halves as u8, KIND == Kind::Nibbles as u8);
+    let signed = KIND == Kind::Signed as u8;
     let Unpacked { q: w, scales } = w;
     for ((sum, first), second) in sums.iter_mut().zip(x[0]).zip(x[1]) {
         let mut acc = *sum;
         for ((x, w), scales) in [first, second].into_iter().zip(w).zip(scales) {
             let d = isa.splat(float(x, word::D));
             if halves {
-                acc = isa.fma(isa.to_f32(dot::<I, false, 0, 4>(isa, w, x)), isa.mul(scales.s[0], d), acc);
-                acc = isa.fma(isa.to_f32(dot::<I, false, 4, 8>(isa, w, x)), isa.mul(scales.s[1], d), acc);
+                acc = isa.fma(isa.to_f32(dot::<I, KIND, 0, 4>(isa, w, x)), isa.mul(scales.s[0], d), acc);
+                acc = isa.fma(isa.to_f32(dot::<I, KIND, 4, 8>(isa, w, x)), isa.mul(scales.s[1], d), acc);
                 acc = isa.fma(scales.m[0], isa.splat(float(x, word::SUMS[0])), acc);
                 acc = isa.fma(scales.m[1], isa.splat(float(x, word::SUMS[1])), acc);
                 continue;
             }
-            let all = if nibbles { isa.dot_nibbles(w, bytes(x)) } else { dot::<I, SIGNED, 0, 8>(isa, w, x) };
+            let all = if nibbles { isa.dot_nibbles(w, bytes(x)) } else { dot::<I, KIND, 0, 8>(isa, w, x) };
             acc = isa.fma(isa.to_f32(all), isa.mul(scales.s[0], d), acc);
-            if !SIGNED {
+            if !signed {
                 acc = isa.fma(scales.m[0], isa.splat(float(x, word::SUM)), acc);
             }
         }
@@ -203,14 +199,15 @@ fn multiply<I: Isa, const KIND: u8, const SIGNED: bool>(
 
 /// `Σ w · q` of some vectors, exact.
 #[inline(always)]
-fn dot<I: Isa, const SIGNED: bool, const FROM: usize, const TO: usize>(
+fn dot<I: Isa, const KIND: u8, const FROM: usize, const TO: usize>(
     isa: I,
     w: &[I::B; 8],
     x: &ActQuants,
 ) -> I::I {
-    let mut sum = isa.isplat(if SIGNED { word_of(x, word::START).cast_signed() } else { 0 });
+    let signed = KIND == Kind::Signed as u8;
+    let mut sum = isa.isplat(if signed { word_of(x, word::START).cast_signed() } else { 0 });
     for j in FROM..TO {
-        sum = match SIGNED && !I::UNSIGNED {
+        sum = match signed && !I::UNSIGNED {
             true => isa.dot_i8(sum, w[j], &x.q[j]),
             false => isa.dot_u7(sum, w[j], &x.q[j]),
         };
