@@ -4,50 +4,65 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use smallmind::{Batch, GenerateOptions, Model, SamplingParams, Session, SessionOptions, perplexity};
+use smallmind::{
+    Batch, FastPrecision, GenerateOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions,
+    perplexity,
+};
 
 use crate::{Error, Result};
 
-/// Says that the model is ready and answers requests until `input` ends. What goes wrong with one is its answer.
+/// Says that the model is ready and answers requests until `input` ends, with prompts of this class. What goes wrong with
+/// one is its answer.
 ///
 /// # Errors
 /// Where the other side cannot be written to.
-pub fn serve(model: &Model, input: impl BufRead, mut output: impl Write) -> Result<()> {
+pub fn serve(
+    model: &Model,
+    prefill: PrefillClass,
+    input: impl BufRead,
+    mut output: impl Write,
+) -> Result<()> {
     let mut say = |document: Value| -> Result<()> {
         let written = writeln!(output, "{document}").and_then(|()| output.flush());
         written.map_err(|cause| Error::System { what: "standard output".into(), cause })
     };
     let program = std::env::current_exe().and_then(std::fs::metadata);
     let precise = if model.is_precise() { ", weights dequantized" } else { "" };
+    let prompts = match model.fast_prefill().filter(|_| prefill == PrefillClass::Fast) {
+        Some(FastPrecision::Bf16) => ", prompts in bfloat16",
+        Some(FastPrecision::Int8) => ", prompts with activations of 8 bits",
+        None => "",
+    };
     say(json!({"ready": {
         "version": format!("SmallMind {}, {}", env!("CARGO_PKG_VERSION"), model.isa()),
-        "form": format!("the file itself{precise}"),
+        "form": format!("the file itself{precise}{prompts}"),
         "installed_bytes": program.ok().map(|p| p.len()),
         "can": ["generate", "batch", "perplexity"],
     }}))?;
     for line in input.lines() {
         let line = line.map_err(|cause| Error::System { what: "standard input".into(), cause })?;
         let answer = serde_json::from_str(&line).map_err(|e| Error::Usage(format!("no request: {e}")));
-        let answer = answer.and_then(|request| answer_to(model, &request));
+        let answer = answer.and_then(|request| answer_to(model, prefill, &request));
         say(answer.unwrap_or_else(|error| json!({"error": error.to_string()})))?;
     }
     Ok(())
 }
 
-fn answer_to(model: &Model, request: &Value) -> Result<Value> {
+fn answer_to(model: &Model, prefill: PrefillClass, request: &Value) -> Result<Value> {
+    let options = SessionOptions { prefill, ..SessionOptions::default() };
     if let Some(what) = request.get("generate") {
         let repeats = what["repeats"].as_u64().map_or(Ok(1), |_| number(what, "repeats"))?;
-        return generate(model, &ids(&what["prompt"])?, number(what, "tokens")?, repeats);
+        return generate(model, options, &ids(&what["prompt"])?, number(what, "tokens")?, repeats);
     }
     if let Some(what) = request.get("batch") {
-        return batch(model, &ids(&what["prompt"])?, number(what, "sequences")?, number(what, "tokens")?);
+        let (sequences, tokens) = (number(what, "sequences")?, number(what, "tokens")?);
+        return batch(model, options, &ids(&what["prompt"])?, sequences, tokens);
     }
     if let Some(what) = request.get("perplexity") {
         let windows = what["windows"].as_array().map(Vec::as_slice).unwrap_or_default();
         let windows: Vec<Vec<u32>> = windows.iter().map(ids).collect::<Result<_>>()?;
         let window = windows.first().map_or(0, Vec::len);
-        let scored =
-            perplexity(model, &windows.concat(), window, &SessionOptions::default(), &mut |_, _, _| true)?;
+        let scored = perplexity(model, &windows.concat(), window, &options, &mut |_, _, _| true)?;
         return Ok(json!({"perplexity": scored.perplexity, "scored": scored.tokens}));
     }
     Err(Error::Usage("there is no such request".into()))
@@ -62,7 +77,13 @@ fn ids(value: &Value) -> Result<Vec<u32>> {
     serde_json::from_value(value.clone()).map_err(|_| Error::Usage("tokens are numbers".into()))
 }
 
-fn generate(model: &Model, prompt: &[u32], tokens: usize, repeats: usize) -> Result<Value> {
+fn generate(
+    model: &Model,
+    session: SessionOptions,
+    prompt: &[u32],
+    tokens: usize,
+    repeats: usize,
+) -> Result<Value> {
     let options = GenerateOptions {
         max_tokens: Some(tokens),
         sampling: SamplingParams::greedy(),
@@ -70,8 +91,7 @@ fn generate(model: &Model, prompt: &[u32], tokens: usize, repeats: usize) -> Res
         ..GenerateOptions::default()
     };
     let context = prompt.len() + tokens;
-    let mut session =
-        Session::new(model, &SessionOptions { context: Some(context), ..SessionOptions::default() })?;
+    let mut session = Session::new(model, &SessionOptions { context: Some(context), ..session })?;
     let (mut first, mut decode, mut made) = (Vec::new(), Vec::new(), Vec::with_capacity(tokens));
     // A generation that is over in milliseconds is repeated within one sample, after one that does not count.
     for run in 0..repeats + usize::from(repeats > 1) {
@@ -91,8 +111,14 @@ fn generate(model: &Model, prompt: &[u32], tokens: usize, repeats: usize) -> Res
     Ok(json!({"first_ms": median(first), "decode_ms": median(decode), "tokens": made}))
 }
 
-fn batch(model: &Model, prompt: &[u32], sequences: usize, tokens: usize) -> Result<Value> {
-    let options = SessionOptions { context: Some(prompt.len() + tokens), ..SessionOptions::default() };
+fn batch(
+    model: &Model,
+    session: SessionOptions,
+    prompt: &[u32],
+    sequences: usize,
+    tokens: usize,
+) -> Result<Value> {
+    let options = SessionOptions { context: Some(prompt.len() + tokens), ..session };
     let mut sessions = Vec::with_capacity(sequences);
     let mut next = Vec::with_capacity(sequences);
     for _ in 0..sequences {
@@ -126,10 +152,14 @@ mod tests {
     use smallmind::{DType, LoadOptions};
 
     fn answers(requests: &str) -> Vec<Value> {
-        let gguf = Preset::find("small").unwrap().build(DType::F32, 1).unwrap();
+        answers_of(DType::F32, PrefillClass::Exact, requests)
+    }
+
+    fn answers_of(dtype: DType, prefill: PrefillClass, requests: &str) -> Vec<Value> {
+        let gguf = Preset::find("small").unwrap().build(dtype, 1).unwrap();
         let model = Model::from_gguf(gguf, &LoadOptions { threads: Some(1), precise: false }).unwrap();
         let mut out = Vec::new();
-        serve(&model, requests.as_bytes(), &mut out).unwrap();
+        serve(&model, prefill, requests.as_bytes(), &mut out).unwrap();
         String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
@@ -152,6 +182,18 @@ mod tests {
         assert_eq!(all[3]["decoded"], 9);
         // A model that knows nothing guesses one of its 256 tokens.
         assert!((200.0..330.0).contains(&all[4]["perplexity"].as_f64().unwrap()), "{}", all[4]);
+    }
+
+    #[test]
+    fn the_class_of_prompts_is_said_and_used() {
+        let windows = vec![(0..32).collect::<Vec<u32>>(); 2];
+        let request = json!({"perplexity": {"windows": windows, "first": 16}});
+        let [exact, fast] = [PrefillClass::Exact, PrefillClass::Fast]
+            .map(|class| answers_of(DType::Q8_0, class, &format!("{request}\n")));
+        assert_eq!(exact[0]["ready"]["form"], "the file itself");
+        assert!(fast[0]["ready"]["form"].as_str().unwrap().contains("prompts"), "{}", fast[0]);
+        let of = |all: &[Value]| all[1]["perplexity"].as_f64().unwrap();
+        assert!(of(&exact) != of(&fast) && (of(&exact) / of(&fast) - 1.0).abs() < 0.05, "{exact:?} {fast:?}");
     }
 
     #[test]

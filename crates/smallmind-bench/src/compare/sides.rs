@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use smallmind::DType;
+use smallmind::{DType, PrefillClass};
 
 use super::driver::{Driver, Generated};
 use super::forms::{Forms, preset_weights};
@@ -215,9 +215,12 @@ impl Maker<'_> {
         };
         let [flag, model] = model;
         let program = self.plan.program.display().to_string();
-        let command =
-            [program, "peer".into(), "-q".into(), "-t".into(), self.threads.to_string(), flag, model];
-        self.driver(&self.facts(OURS, OURS), command.to_vec(), patience)
+        let mut command =
+            vec![program, "peer".into(), "-q".into(), "-t".into(), self.threads.to_string(), flag, model];
+        if self.plan.work.prefill == PrefillClass::Fast {
+            command.extend(["--prefill", "fast"].map(str::to_owned));
+        }
+        self.driver(&self.facts(OURS, OURS), command, patience)
     }
 
     fn driver(

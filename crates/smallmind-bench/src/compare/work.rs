@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use smallmind::preset::Preset;
-use smallmind::{DType, Encode, Gguf, Tokenizer};
+use smallmind::{DType, Encode, Gguf, PrefillClass, Tokenizer};
 
 use crate::{Error, Result};
 
@@ -82,6 +82,8 @@ pub struct Work {
     pub tokens: usize,
     /// The prompt whose first token is waited for.
     pub first: usize,
+    /// How our side computes prompts.
+    pub prefill: PrefillClass,
     /// Sequences decoded together; 1 leaves that out.
     pub sequences: usize,
     /// Tokens of each sequence's prompt, and tokens decoded behind it.
@@ -106,6 +108,7 @@ impl Default for Work {
             prompts: vec![512],
             tokens: 128,
             first: 32,
+            prefill: PrefillClass::Exact,
             sequences: 16,
             batch: (100, 32),
             rounds: 5,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{ModelArgs, PresetChoice, preset, ranged, threads};
+use super::{ModelArgs, Prefill, PresetChoice, preset, ranged, threads};
 
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CompareArgs {
@@ -26,6 +26,9 @@ pub(crate) struct CompareArgs {
     /// Tokens generated behind each prompt
     #[arg(short = 'n', long, default_value_t = 128, value_parser = tokens, value_name = "N")]
     pub(crate) tokens: usize,
+    /// How our side computes prompts: exact, or fast (bfloat16 with AMX, elsewhere activations of 8 bits)
+    #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
+    pub(crate) prefill: Prefill,
     /// Sequences decoded together; 1 leaves that out
     #[arg(short = 'b', long, default_value_t = 16, value_parser = sequences, value_name = "N")]
     pub(crate) sequences: usize,
@@ -75,6 +78,9 @@ pub(crate) struct ReportArgs {
 
 #[derive(Args, Debug, Clone)]
 pub(crate) struct PeerArgs {
+    /// How prompts are computed
+    #[arg(long, value_enum, default_value = "exact", value_name = "HOW")]
+    pub(crate) prefill: Prefill,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

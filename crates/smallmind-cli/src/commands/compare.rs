@@ -42,7 +42,8 @@ pub(crate) fn run(args: &CompareArgs, out: &Out) -> Result<()> {
 /// Answers the comparison's requests on stdin.
 pub(crate) fn peer(args: &PeerArgs, out: &Out) -> Result<()> {
     let loaded = resolve::load(&args.model, out)?;
-    Ok(compare::serve(&loaded.model, std::io::stdin().lock(), std::io::stdout().lock())?)
+    let prefill = resolve::prefill(&loaded.model, args.prefill, out);
+    Ok(compare::serve(&loaded.model, prefill, std::io::stdin().lock(), std::io::stdout().lock())?)
 }
 
 fn subjects(args: &CompareArgs, out: &Out) -> Result<Vec<Subject>> {
@@ -79,6 +80,7 @@ fn plan(args: &CompareArgs, subjects: Vec<Subject>) -> Result<Plan> {
         work: Work {
             threads,
             prompts: args.prompt_tokens.clone(),
+            prefill: args.prefill.into(),
             tokens: args.tokens,
             sequences: args.sequences,
             rounds: args.rounds,
