@@ -33,6 +33,15 @@ pub(crate) trait Dot: Copy + 'static {
     /// # Safety
     /// As for [`Dot::dot_u7`].
     unsafe fn pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i;
+    /// The same for many sums at once, whose additions wait for nothing.
+    ///
+    /// # Safety
+    /// As for [`Dot::dot_u7`].
+    #[inline(always)]
+    unsafe fn pairs_at_once(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { Self::pairs(acc, a, b) }
+    }
 }
 
 /// VNNI, which multiplies unsigned by signed bytes.
@@ -60,6 +69,11 @@ impl Dot for Vnni {
     unsafe fn pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn pairs_at_once(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { dpwssd(acc, a, b) }
     }
 }
 
@@ -108,6 +122,24 @@ pub(super) unsafe fn words([first, last]: [__m512i; 2]) -> __m512i {
         let (within, last) = (_mm512_set1_epi32(0xffff), _mm512_slli_epi32::<16>(last));
         _mm512_ternarylogic_epi32::<LAST_OR_FIRST_WITHIN>(last, first, within)
     }
+}
+
+/// The instruction itself: of the intrinsic the compiler makes two where sums are added to sums.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn dpwssd(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    let mut acc = acc;
+    // SAFETY: registers only; the callers have the instruction.
+    unsafe {
+        asm!(
+            "vpdpwssd {acc}, {a}, {b}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
 }
 
 /// From memory: the intrinsic takes a register, whose halves must be brought apart first.
@@ -465,7 +497,7 @@ impl<D: Dot> Isa for One512<D> {
     #[inline(always)]
     fn dot_words(self, acc: __m512i, w: __m512i, x: [i16; 2]) -> __m512i {
         // SAFETY: `self` proves the CPU has the instructions.
-        unsafe { D::pairs(acc, w, self.isplat(both(x))) }
+        unsafe { D::pairs_at_once(acc, w, self.isplat(both(x))) }
     }
     #[inline(always)]
     fn wzero(self) -> [__m512i; 2] {
