@@ -73,7 +73,8 @@ impl Isa for Scalar {
     fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         zip(a, b, |a, b| a / b)
     }
-    #[inline(always)]
+    // Without the instruction these are calls, one for each lane: together they are in one place.
+    #[inline(never)]
     fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
     }
@@ -101,7 +102,7 @@ impl Isa for Scalar {
     fn to_f32(self, a: [i32; 16]) -> [f32; 16] {
         a.map(|x| x as f32)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn to_i32(self, a: [f32; 16]) -> [i32; 16] {
         a.map(|x| x.round_ties_even() as i32)
     }
@@ -169,7 +170,7 @@ impl Isa for Scalar {
     fn bshr<const N: u32>(self, a: [u8; 64]) -> [u8; 64] {
         lanes16(a, |x| x >> N)
     }
-    // Not inlined, nor the next: unrolled in every loop of every format they were half a megabyte, and slower.
+    // Products are not inlined: unrolled in every loop of every format they were half a megabyte, and slower.
     #[inline(never)]
     fn dot_u7(self, acc: [i32; 16], w: [u8; 64], x: &[i8; 4]) -> [i32; 16] {
         let mut acc = acc;
