@@ -126,10 +126,10 @@ pub(super) unsafe fn words([first, last]: [__m512i; 2]) -> __m512i {
 
 /// The instruction itself: of the intrinsic the compiler makes two where sums are added to sums.
 #[inline]
-#[target_feature(enable = "avx512f")]
+#[target_feature(enable = "avx512f,avx512vnni")]
 fn dpwssd(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     let mut acc = acc;
-    // SAFETY: registers only; the callers have the instruction.
+    // SAFETY: registers only; the function's features are the instruction's.
     unsafe {
         asm!(
             "vpdpwssd {acc}, {a}, {b}",

@@ -78,8 +78,10 @@ pub(crate) fn forward<'s, P: Probe>(
             norm_rows(pass, &layer.mlp_norm, &s.x[..n * hidden], &mut s.h, &mut s.acts, up);
         });
         probe.input(Stage::MlpUp, index, &s.h[..n * hidden], hidden);
-        // Of the fast class, what the last product takes is rounded as soon as it is there.
-        let at_once = layer.gate.is_some() && down == Form::Rounded && !P::SEES_INPUTS;
+        // Of the fast class, what the last product takes is rounded as soon as it is there. (Not where the first products
+        // have weights that the class does not take.)
+        let of_class = [up, down].iter().all(|form| *form == Form::Rounded);
+        let at_once = layer.gate.is_some() && of_class && !P::SEES_INPUTS;
         probe.stage_at_once(of(Stage::MlpUp), || {
             let acts = s.acts.acts(up, &s.h[..n * hidden], hidden);
             let rounded = at_once.then(|| s.gated.rounded(n, ffn));
