@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use smallmind::{
-    FastPrecision, Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session,
-    SessionOptions, convert, cpus,
+    Gguf, KvPrecision, LoadOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, convert,
+    cpus,
 };
 use smallmind_hub::{Config, DEFAULT_MODEL, Hub, LocalModel, ModelRef};
 use smallmind_train::{Adapter, merge};
@@ -201,10 +201,7 @@ pub(crate) fn session(model: &Model, args: &SessionArgs, out: &Out) -> Result<Se
 pub(crate) fn prefill(model: &Model, flag: Prefill, out: &Out) -> PrefillClass {
     if flag == Prefill::Fast {
         match model.fast_prefill() {
-            Some(FastPrecision::Bf16) => out.detail(|| "prompts are computed in bfloat16".into()),
-            Some(FastPrecision::Int8) => {
-                out.detail(|| "prompts are computed with activations of 8 bits (this CPU has no AMX)".into());
-            }
+            Some(precision) => out.detail(|| format!("prompts are computed {precision}")),
             None => {
                 let why = if model.is_precise() {
                     "--precise has none"

@@ -109,6 +109,15 @@ pub enum FastPrecision {
     Bf16,
 }
 
+impl std::fmt::Display for FastPrecision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FastPrecision::Int8 => "with activations of 8 bits",
+            FastPrecision::Bf16 => "in bfloat16",
+        })
+    }
+}
+
 /// The functions of the fast class ([`crate::matmul::Class`]).
 #[derive(Clone, Copy)]
 pub struct FastKernels {

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use smallmind::{
-    Batch, FastPrecision, GenerateOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions,
-    perplexity,
+    Batch, GenerateOptions, Model, PrefillClass, SamplingParams, Session, SessionOptions, perplexity,
 };
 
 use crate::{Error, Result};
@@ -28,11 +27,8 @@ pub fn serve(
     };
     let program = std::env::current_exe().and_then(std::fs::metadata);
     let precise = if model.is_precise() { ", weights dequantized" } else { "" };
-    let prompts = match model.fast_prefill().filter(|_| prefill == PrefillClass::Fast) {
-        Some(FastPrecision::Bf16) => ", prompts in bfloat16",
-        Some(FastPrecision::Int8) => ", prompts with activations of 8 bits",
-        None => "",
-    };
+    let fast = model.fast_prefill().filter(|_| prefill == PrefillClass::Fast);
+    let prompts = fast.map_or_else(String::new, |precision| format!(", prompts {precision}"));
     say(json!({"ready": {
         "version": format!("SmallMind {}, {}", env!("CARGO_PKG_VERSION"), model.isa()),
         "form": format!("the file itself{precise}{prompts}"),

@@ -5,16 +5,13 @@
 //! A span of weights is unpacked once for all tokens that pass by, as in `many`; what is multiplied knows no formats, only
 //! bytes, their scales and what these make of offsets and minima.
 
-use super::acts::{ActQuants, BLOCK, SPAN, TILE};
+use super::acts::{ActQuants, BLOCK, TILE};
 use super::format::{Format, RowGroup, Scales, group_len, units};
+use super::many::{BLOCKS, MANY};
 use super::tile::{PANEL, PREFETCH_BYTES, Piece, ask_ahead};
 use crate::isa::stream::Stream;
 use crate::isa::{Isa, LANES};
 
-/// Tokens that pass by: some whole tiles.
-const MANY: usize = 4 * TILE;
-/// Blocks of a span.
-const BLOCKS: usize = SPAN / BLOCK;
 /// The largest quant: -128 is no multiple that all instruction sets can multiply.
 const LARGEST: f32 = 127.0;
 

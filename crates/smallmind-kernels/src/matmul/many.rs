@@ -19,7 +19,7 @@ use crate::isa::stream::Stream;
 /// Tokens that pass by: some whole tiles.
 pub(super) const MANY: usize = 4 * TILE;
 /// Blocks of a span.
-const BLOCKS: usize = SPAN / BLOCK;
+pub(super) const BLOCKS: usize = SPAN / BLOCK;
 
 /// From how many tokens on this is faster.
 pub(super) const fn from<I: Isa, F: Format>() -> usize {
