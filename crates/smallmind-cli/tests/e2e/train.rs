@@ -294,6 +294,17 @@ fn an_adapter_is_trained_applied_and_merged_with_the_same_result() {
     };
     assert!(tuned(&smq, "smq.safetensors") == tuned(&model, "gguf.safetensors"));
 
+    // Unquantized where adapters are, quantized elsewhere: each product of a fast prompt is of the class that takes it.
+    let (small, of_mlp) = (file("q8_0.gguf"), file("mlp.safetensors"));
+    assert_eq!(smallmind(&["quantize", &model, &small, "--type", "Q8_0"]).code, Some(0));
+    for targets in ["ffn_gate,ffn_up", "ffn_up", "ffn_down"] {
+        let tune = ["finetune", "-m", &model, "--data", &pairs, "-o", &of_mlp, "--steps", "2"];
+        assert_eq!(smallmind(&[&tune[..], &["--targets", targets]].concat()).code, Some(0));
+        let args = ["run", "-m", &small, "--lora", &of_mlp, "--prefill", "fast", "-n", "4", "The cat"];
+        let out = smallmind(&args);
+        assert_eq!(out.code, Some(0), "{targets}: {out:?}");
+    }
+
     smallmind(&["merge", "-m", &model, "-o", &merged]).refuses(2, &["--lora"]);
     smallmind(&["run", "--preset", "small", "--lora", &adapter, "x"]).refuses(1, &["another"]);
     std::fs::write(&pairs, "{\"prompt\": \"x\"}\n").unwrap();
